@@ -1,0 +1,1 @@
+"""Bucketed sequence-to-sequence models for TensorFlow, split into parts."""
