@@ -1,0 +1,1 @@
+"""The embedded default corpora, and the scripts that make or fetch corpora."""
