@@ -1,0 +1,148 @@
+"""Hands the outputs of one part's groups of rows to the groups of another, and the cotangents back.
+
+A batch of mixed lengths is grouped twice: by source bucket for the encoder and by target bucket for the decoder, other
+groups of the same rows at other padded lengths. A `Route` says which rows of which groups make up one group; it is
+planned with numpy from row numbers alone, and applied to tensors in a few operations. The way back is a route in the
+other direction: each row stands in exactly one group on either side, so both ways only move rows.
+
+Groups are best ordered so that the rows that travel together stand together (`SplitModel` sorts them so): then every
+move is a slice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+Nest = Any
+
+
+class Sequences(NamedTuple):
+    """Rows of different lengths, padded to one.
+
+    Part outputs and batch fields that have a time axis are wrapped in it; everything else that crosses between parts
+    has one entry for each row.
+
+    Attributes:
+        values: `[rows, time, ...]`.
+        lengths: `[rows]`, integers: positions from there on are padding.
+    """
+
+    values: Any
+    lengths: Any
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where the rows of one group come from.
+
+    Attributes:
+        pieces: Pairs of a group and the positions `[n]` of the rows to take from it.
+        order: For each row of the new group its place among the pieces; `None` where they are in order already.
+        size: Rows of the new group, filler included; filler rows are zeros at its end.
+    """
+
+    pieces: tuple[tuple[int, np.ndarray], ...]
+    order: np.ndarray | None
+    size: int
+
+
+def plan_routes(sources: Sequence[np.ndarray], targets: Sequence[np.ndarray], sizes: Sequence[int]) -> list[Route]:
+    """Plans one route for each target group.
+
+    Args:
+        sources: The row numbers of each source group; together they hold every row once.
+        targets: The row numbers of each target group; every one stands in a source group.
+        sizes: The rows of each target group with filler.
+
+    Returns:
+        The routes, in the order of `targets`.
+
+    Example:
+        >>> routes = plan_routes([np.array([0, 2]), np.array([1])], [np.array([2, 1, 0])], sizes=[4])
+        >>> [(group, rows.tolist()) for group, rows in routes[0].pieces], routes[0].order.tolist(), routes[0].size
+        ([(0, [1, 0]), (1, [0])], [0, 2, 1], 4)
+    """
+    count = sum(len(rows) for rows in sources)
+    group_of, place_in = np.empty(count, np.int64), np.empty(count, np.int64)
+    for group, rows in enumerate(sources):
+        group_of[rows], place_in[rows] = group, np.arange(len(rows))
+    return [_plan_route(group_of[rows], place_in[rows], size) for rows, size in zip(targets, sizes, strict=True)]
+
+
+def _plan_route(groups: np.ndarray, places: np.ndarray, size: int) -> Route:
+    by_group = np.argsort(groups, kind="stable")
+    pieces = tuple((int(group), places[groups == group]) for group in np.unique(groups))
+    in_order = bool(np.all(by_group[1:] > by_group[:-1]))
+    return Route(pieces, None if in_order else np.argsort(by_group), size)
+
+
+def follow(route: Route, groups: Sequence[Nest], length: int | None = None) -> Nest:
+    """Assembles the group that a route describes.
+
+    Args:
+        route: The route.
+        groups: For each source group a nest of tensors whose first axis is rows; `None` leaves stay `None`.
+        length: The time to pad or cut `Sequences.values` to; by default the longest of the groups it takes from.
+
+    Returns:
+        A nest of the same structure, for the route's rows.
+    """
+    flat = {group: tf.nest.flatten(groups[group]) for group, _ in route.pieces}
+    structure = groups[route.pieces[0][0]]
+    timed = time_leaves(structure)
+    leaves = [
+        _assemble(route, {group: leaves[index] for group, leaves in flat.items()}, has_time, length)
+        for index, has_time in enumerate(timed)
+    ]
+    return tf.nest.pack_sequence_as(structure, leaves)
+
+
+def time_leaves(structure: Nest) -> list[bool]:
+    """For each leaf of a nest, in the order of `tf.nest.flatten`, whether it is the values of a `Sequences`."""
+    marked = _mark(structure)
+    return tf.nest.flatten(marked)
+
+
+def _mark(structure: Nest) -> Nest:
+    if isinstance(structure, Sequences):
+        return Sequences(tf.nest.map_structure(lambda _: True, structure.values), False)
+    if isinstance(structure, dict):
+        return {key: _mark(value) for key, value in structure.items()}
+    if isinstance(structure, tuple | list):
+        return [_mark(value) for value in structure]
+    return False
+
+
+def _assemble(route: Route, tensors: dict[int, tf.Tensor | None], timed: bool, length: int | None) -> tf.Tensor | None:
+    if all(tensor is None for tensor in tensors.values()):
+        return None
+    if timed:
+        length = max(tensor.shape[1] for tensor in tensors.values()) if length is None else length
+    pieces = [_take(tensors[group], places) for group, places in route.pieces]
+    if timed:
+        pieces = [_fit(piece, 1, length) for piece in pieces]
+    rows = pieces[0] if len(pieces) == 1 else tf.concat(pieces, 0)
+    return _fit(rows if route.order is None else tf.gather(rows, route.order), 0, route.size)
+
+
+def _take(tensor: tf.Tensor, places: np.ndarray) -> tf.Tensor:
+    """The rows at `places`; as a slice where they stand together."""
+    start, stop = int(places[0]), int(places[-1]) + 1
+    if stop - start != len(places) or np.any(np.diff(places) != 1):
+        return tf.gather(tensor, places)
+    return tensor if len(places) == tensor.shape[0] else tensor[start:stop]
+
+
+def _fit(tensor: tf.Tensor, axis: int, size: int) -> tf.Tensor:
+    """Pads an axis with zeros, or cuts it, to a size."""
+    missing = size - tensor.shape[axis]
+    if missing == 0:
+        return tensor
+    if missing < 0:
+        return tensor[(slice(None),) * axis + (slice(0, size),)]
+    return tf.pad(tensor, [[0, missing if at == axis else 0] for at in range(tensor.shape.rank)])

@@ -1,0 +1,120 @@
+"""Attention of a decoder over the encoder's outputs, masked so that padding never changes a result.
+
+Sources: Luong et al. (2015), https://arxiv.org/abs/1508.04025 (the `general` score); Bahdanau et al. (2015),
+https://arxiv.org/abs/1409.0473 (the additive score).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+_MASKED = -1e9  # a score whose softmax is exactly zero, and finite where a row has no real position at all
+_unconverted = tf.autograph.experimental.do_not_convert
+
+
+class Memory(NamedTuple):
+    """What attention reads of the encoder, prepared once.
+
+    Attributes:
+        values: `[rows, time, features]`.
+        keys: What the score compares with the query, `[rows, time, units]`.
+        mask: What is added to the scores, `[rows, 1, time]`: zero, or a large negative number at padding.
+    """
+
+    values: tf.Tensor
+    keys: tf.Tensor
+    mask: tf.Tensor
+
+
+class Luong(keras.Layer):
+    """Multiplicative attention of any number of queries at once.
+
+    Args:
+        units: Size of a query.
+        **options: Of `keras.Layer`, such as `dtype` and `name`.
+    """
+
+    def __init__(self, units: int, **options):
+        super().__init__(autocast=False, **options)
+        self.units = units
+
+    def build(self, input_shape):
+        """Creates the weights for a memory `[rows, time, features]`."""
+        self.kernel = self.add_weight(name="kernel", shape=(input_shape[-1], self.units), initializer="glorot_uniform")
+
+    @_unconverted
+    def prepare(self, values: tf.Tensor, lengths: tf.Tensor) -> Memory:
+        """Projects the memory once for all queries: `values [rows, time, features]`, `lengths [rows]`."""
+        values = tf.cast(values, self.compute_dtype)
+        keys = tf.einsum("rtf,fu->rtu", values, tf.cast(self.kernel.value, self.compute_dtype))
+        return Memory(values, keys, _mask(lengths, values, self.variable_dtype))
+
+    @_unconverted
+    def call(self, queries: tf.Tensor, memory: Memory) -> tf.Tensor:
+        """Reads the memory.
+
+        Args:
+            queries: `[rows, queries, units]`.
+            memory: As prepared.
+
+        Returns:
+            One context for each query, `[rows, queries, features]`.
+        """
+        scores = tf.matmul(tf.cast(queries, self.compute_dtype), memory.keys, transpose_b=True)
+        weights = tf.nn.softmax(tf.cast(scores, self.variable_dtype) + memory.mask)
+        return tf.cast(tf.matmul(tf.cast(weights, self.compute_dtype), memory.values), self.variable_dtype)
+
+
+class Bahdanau(keras.Layer):
+    """Additive attention; its score takes `[rows, queries, time, units]` of memory, so it is meant for one query.
+
+    Args:
+        units: Size of the hidden layer of the score.
+        **options: Of `keras.Layer`, such as `dtype` and `name`.
+    """
+
+    def __init__(self, units: int, **options):
+        super().__init__(autocast=False, **options)
+        self.units = units
+
+    def build(self, input_shape):
+        """Creates the weights for a memory `[rows, time, features]`; queries have `units` features."""
+        shapes = {"kernel": (input_shape[-1], self.units), "query_kernel": (self.units, self.units)}
+        for name, shape in shapes.items():
+            setattr(self, name, self.add_weight(name=name, shape=shape, initializer="glorot_uniform"))
+        self.bias = self.add_weight(name="bias", shape=(self.units,), initializer="zeros")
+        self.score = self.add_weight(name="score", shape=(self.units, 1), initializer="glorot_uniform")
+
+    @_unconverted
+    def prepare(self, values: tf.Tensor, lengths: tf.Tensor) -> Memory:
+        """Projects the memory once for all queries: `values [rows, time, features]`, `lengths [rows]`."""
+        values = tf.cast(values, self.compute_dtype)
+        keys = tf.einsum("rtf,fu->rtu", values, tf.cast(self.kernel.value, self.compute_dtype))
+        keys = tf.cast(keys, self.variable_dtype) + self.bias.value
+        return Memory(values, keys, _mask(lengths, values, self.variable_dtype))
+
+    @_unconverted
+    def call(self, queries: tf.Tensor, memory: Memory) -> tf.Tensor:
+        """Reads the memory.
+
+        Args:
+            queries: `[rows, queries, units]`.
+            memory: As prepared.
+
+        Returns:
+            One context for each query, `[rows, queries, features]`.
+        """
+        kernel = tf.cast(self.query_kernel.value, self.compute_dtype)
+        projected = tf.einsum("rqu,uv->rqv", tf.cast(queries, self.compute_dtype), kernel)
+        hidden = tf.tanh(tf.cast(projected, self.variable_dtype)[:, :, None] + memory.keys[:, None])
+        scores = tf.einsum("rqtu,u->rqt", hidden, self.score.value[:, 0])
+        weights = tf.nn.softmax(scores + memory.mask)
+        return tf.cast(tf.matmul(tf.cast(weights, self.compute_dtype), memory.values), self.variable_dtype)
+
+
+def _mask(lengths: tf.Tensor, values: tf.Tensor, dtype: str) -> tf.Tensor:
+    real = tf.sequence_mask(lengths, tf.shape(values)[1])[:, None]
+    return tf.where(real, tf.zeros([], dtype), tf.constant(_MASKED, dtype))

@@ -1,0 +1,299 @@
+"""A recurrent encoder and an attention decoder, as Keras layers to be made into two parts.
+
+They are unrolled, so that each bucket has its own static graph. Sources: Bahdanau et al. (2015),
+https://arxiv.org/abs/1409.0473 and Luong et al. (2015), https://arxiv.org/abs/1508.04025.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from seq2split.carry import Sequences
+from seq2split.layers import GRU, LSTM, Bahdanau, Luong, Memory, cross_entropy
+from seq2split.layers.recurrent import State
+
+CELLS = {"lstm": LSTM, "gru": GRU}
+ATTENTIONS = {"luong": Luong, "bahdanau": Bahdanau}
+_unconverted = tf.autograph.experimental.do_not_convert
+
+
+class Encoded(NamedTuple):
+    """What the encoder hands to the decoder.
+
+    Attributes:
+        memory: The outputs of its last layer, `[rows, time, features]`, and the source lengths.
+        summary: Its final outputs, `[rows, features]`.
+    """
+
+    memory: Sequences
+    summary: tf.Tensor
+
+
+class Encoder(keras.Layer):
+    """Embeds source pieces and runs recurrent layers over them.
+
+    Args:
+        vocabulary: Number of source pieces.
+        embedding: Size of a piece's embedding.
+        units: Size of a layer's output in all; a bidirectional layer gives half of it to each direction.
+        layers: Number of recurrent layers.
+        cell: `lstm` or `gru`.
+        bidirectional: Whether each layer runs both ways.
+        dropout: Share of the embeddings and of each layer's outputs that is dropped in training.
+        seed: Of the dropout.
+        **options: Of `keras.Layer`, such as `dtype` and `name`.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> encoder = Encoder(vocabulary=50, embedding=4, units=8)
+        >>> source = Sequences(tf.constant([[7, 8, 9], [5, 0, 0]]), tf.constant([3, 1]))
+        >>> encoded = encoder(source)
+        >>> encoded.memory.values.shape.as_list(), encoded.summary.shape.as_list()
+        ([2, 3, 8], [2, 8])
+    """
+
+    def __init__(
+        self,
+        vocabulary: int,
+        embedding: int = 256,
+        units: int = 256,
+        layers: int = 1,
+        *,
+        cell: str = "lstm",
+        bidirectional: bool = True,
+        dropout: float = 0.0,
+        seed: int | None = None,
+        **options,
+    ):
+        super().__init__(autocast=False, **options)
+        directions = (False, True) if bidirectional else (False,)
+        if units % len(directions):
+            raise ValueError(f"Encoder: units = {units} cannot be halved between two directions; make it even.")
+        self.embeddings = _add_embeddings(self, vocabulary, embedding)
+        self.drops = _dropouts(self, dropout, layers + 1, seed)
+        self.levels = [
+            [
+                _recurrent(self, cell, units // len(directions), units if depth else embedding, depth, reverse)
+                for reverse in directions
+            ]
+            for depth in range(layers)
+        ]
+
+    @_unconverted
+    def call(self, source: Sequences, training: bool = False) -> Encoded:
+        """Encodes a batch.
+
+        Args:
+            source: Pieces `[rows, time]` and lengths `[rows]`, integers.
+            training: Whether to drop.
+
+        Returns:
+            What the decoder reads.
+        """
+        values = self.drops[0](tf.gather(self.embeddings.value, tf.transpose(source.values)), training=training)
+        for level, drop in zip(self.levels, self.drops[1:], strict=True):
+            runs = [layer(values, source.lengths) for layer in level]
+            values = drop(tf.concat([outputs for outputs, _ in runs], -1), training=training)
+        summary = tf.concat([state[0] for _, state in runs], -1)
+        return Encoded(Sequences(tf.transpose(values, [1, 0, 2]), source.lengths), summary)
+
+
+class Decoder(keras.Layer):
+    """Predicts target pieces with recurrent layers that attend over the encoder's memory.
+
+    With Luong's attention the recurrence runs first and attention reads the memory for all steps at once. With
+    Bahdanau's each step reads it before the first layer moves, and the context enters that layer.
+
+    Args:
+        vocabulary: Number of target pieces.
+        memory: Size of the encoder's outputs.
+        bos: The piece that stands before the first.
+        embedding: Size of a piece's embedding.
+        units: Size of a layer's output, and of the features that predict a piece.
+        layers: Number of recurrent layers.
+        cell: `lstm` or `gru`.
+        attention: `luong` or `bahdanau`.
+        dropout: Share of the embeddings, of each layer's outputs and of the features that is dropped in training.
+        tied_embeddings: Whether the embeddings are also the output projection; then `embedding` must equal `units`.
+        label_smoothing: As of `cross_entropy`; in training only.
+        seed: Of the dropout.
+        **options: Of `keras.Layer`, such as `dtype` and `name`.
+
+    Raises:
+        ValueError: Embeddings are tied, but differ in size from the features.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> decoder = Decoder(vocabulary=50, memory=8, bos=2, embedding=4, units=8)
+        >>> memory = Sequences(tf.ones([2, 3, 8]), tf.constant([3, 1]))
+        >>> target = Sequences(tf.constant([[7, 8, 3], [5, 3, 0]]), tf.constant([3, 2]))
+        >>> loss, nll = decoder(Encoded(memory, tf.ones([2, 8])), target)
+        >>> loss.shape.rank, nll.shape.rank
+        (0, 0)
+    """
+
+    def __init__(
+        self,
+        vocabulary: int,
+        memory: int,
+        bos: int,
+        embedding: int = 256,
+        units: int = 256,
+        layers: int = 1,
+        *,
+        cell: str = "lstm",
+        attention: str = "luong",
+        dropout: float = 0.0,
+        tied_embeddings: bool = False,
+        label_smoothing: float = 0.0,
+        seed: int | None = None,
+        **options,
+    ):
+        super().__init__(autocast=False, **options)
+        if tied_embeddings and embedding != units:
+            raise ValueError(
+                f"Decoder: tied embeddings are also the output projection of the features, but embedding = {embedding} "
+                f"differs from units = {units}; make them equal, or untie them."
+            )
+        self.bos, self.label_smoothing = bos, label_smoothing
+        self.attends_first = attention == "bahdanau"
+        self.embeddings = _add_embeddings(self, vocabulary, embedding)
+        self.drops = _dropouts(self, dropout, layers + 2, seed)
+        first = embedding + memory if self.attends_first else embedding
+        self.levels = [_recurrent(self, cell, units, units if depth else first, depth) for depth in range(layers)]
+        attend = ATTENTIONS[attention](units, dtype=self.dtype_policy, name="attention")
+        self.attention = _built(self, attend, memory)
+        self.bridge = _dense(self, memory, units * layers, "bridge")
+        self.combine = _dense(self, units + memory, units, "combine")
+        self.projection = (
+            None
+            if tied_embeddings
+            else self.add_weight(name="projection", shape=(vocabulary, units), initializer="glorot_uniform")
+        )
+        self.output_bias = self.add_weight(name="output_bias", shape=(vocabulary,), initializer="zeros")
+
+    @_unconverted
+    def call(self, encoded: Encoded, target: Sequences, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
+        """The loss of a batch, each piece predicted from those before it.
+
+        Args:
+            encoded: What the encoder handed over.
+            target: Pieces `[rows, time]`, ending in the end-of-sentence piece, and lengths `[rows]`, integers.
+            training: Whether to drop, and to smooth labels.
+
+        Returns:
+            The loss and the negative log-likelihood in nats, each summed over the real target positions.
+        """
+        labels = tf.transpose(target.values)
+        previous = tf.concat([tf.fill(tf.shape(labels[:1]), tf.cast(self.bos, labels.dtype)), labels[:-1]], 0)
+        features, _ = self._decode(previous, self._start(encoded), self._memory(encoded), training)
+        logits = self._logits(tf.reshape(features, [-1, features.shape[-1]]))
+        losses = cross_entropy(logits, tf.reshape(labels, [-1]), self.label_smoothing if training else 0.0)
+        real = tf.transpose(tf.sequence_mask(target.lengths, target.values.shape[1], logits.dtype))
+        return tuple(tf.reduce_sum(loss * tf.reshape(real, [-1])) for loss in losses)
+
+    @_unconverted
+    def start(self, encoded: Encoded) -> tuple[Memory, tuple[State, ...]]:
+        """What `step` begins with: the prepared memory and the first state of each layer."""
+        return self._memory(encoded), self._start(encoded)
+
+    @_unconverted
+    def step(self, memory: Memory, state: tuple[State, ...], pieces: tf.Tensor) -> tuple[tf.Tensor, tuple[State, ...]]:
+        """One step of a search.
+
+        Args:
+            memory: As of `start`.
+            state: As of `start`, or of the step before.
+            pieces: The last piece of each row, `[rows]`, integers; `bos` at first.
+
+        Returns:
+            The logits of the next piece, `[rows, vocabulary]`, and the next state.
+        """
+        features, state = self._decode(pieces[None], state, memory, training=False)
+        return self._logits(features[0]), state
+
+    def _memory(self, encoded: Encoded) -> Memory:
+        return self.attention.prepare(*encoded.memory)
+
+    def _start(self, encoded: Encoded) -> tuple[State, ...]:
+        outputs = tf.split(tf.cast(self.bridge(encoded.summary), self.variable_dtype), len(self.levels), axis=1)
+        return tuple(
+            (output, *layer.zero_state(tf.shape(output)[0])[1:])
+            for layer, output in zip(self.levels, outputs, strict=True)
+        )
+
+    def _decode(
+        self, pieces: tf.Tensor, state: tuple[State, ...], memory: Memory, training: bool
+    ) -> tuple[tf.Tensor, tuple[State, ...]]:
+        """The features `[time, rows, units]` that predict what follows each of `pieces [time, rows]`."""
+        values = self.drops[0](tf.gather(self.embeddings.value, pieces), training=training)
+        contexts, after = None, []
+        for depth, (layer, drop) in enumerate(zip(self.levels, self.drops[1:-1], strict=True)):
+            if depth == 0 and self.attends_first:
+                values, contexts, final = self._attend_and_step(layer, values, state[0], memory)
+            else:
+                values, final = layer(values, None, state[depth])
+            values = drop(values, training=training)
+            after.append(final)
+        if contexts is None:
+            contexts = tf.transpose(self.attention(tf.transpose(values, [1, 0, 2]), memory), [1, 0, 2])
+        features = self.combine(tf.concat([values, contexts], -1))
+        return self.drops[-1](tf.cast(features, self.variable_dtype), training=training), tuple(after)
+
+    def _attend_and_step(
+        self, layer: LSTM | GRU, values: tf.Tensor, state: State, memory: Memory
+    ) -> tuple[tf.Tensor, tf.Tensor, State]:
+        """Outputs and contexts `[time, rows, ...]` of a layer whose every step reads the memory first.
+
+        The embeddings' share of the layer's kernel is applied to all steps at once, the context's at each step.
+        """
+        embeddings, contexts = tf.split(layer.kernel.value, [values.shape[-1], -1])
+        projected = layer.product(values, embeddings) + layer.bias.value
+        recurrent = tf.cast(layer.recurrent_kernel.value, self.compute_dtype)
+        contexts = tf.cast(contexts, self.compute_dtype)
+        outputs, read = [], []
+        for step in tf.unstack(projected):
+            context = self.attention(state[0][:, None], memory)[:, 0]
+            state = layer.step(step + layer.product(context, contexts), state, recurrent)
+            outputs.append(state[0])
+            read.append(context)
+        return tf.stack(outputs), tf.stack(read), state
+
+    def _logits(self, features: tf.Tensor) -> tf.Tensor:
+        """`[positions, units]` to `[positions, vocabulary]`."""
+        kernel = self.embeddings if self.projection is None else self.projection
+        product = tf.matmul(
+            tf.cast(features, self.compute_dtype), tf.cast(kernel.value, self.compute_dtype), transpose_b=True
+        )
+        return tf.cast(product, self.variable_dtype) + self.output_bias.value
+
+
+def _add_embeddings(layer: keras.Layer, vocabulary: int, size: int) -> keras.Variable:
+    return layer.add_weight(
+        name="embeddings", shape=(vocabulary, size), initializer=keras.initializers.RandomNormal(stddev=size**-0.5)
+    )
+
+
+def _dropouts(layer: keras.Layer, rate: float, count: int, seed: int | None) -> list[keras.layers.Dropout]:
+    seeds = [None if seed is None else seed + index for index in range(count)]
+    return [keras.layers.Dropout(rate, seed=seed, dtype=layer.variable_dtype) for seed in seeds]
+
+
+def _recurrent(layer: keras.Layer, cell: str, units: int, inputs: int, depth: int, reverse: bool = False) -> LSTM | GRU:
+    name = f"{cell}_{depth}{'_reverse' if reverse else ''}"
+    recurrent = CELLS[cell](units, reverse=reverse, dtype=layer.dtype_policy, name=name)
+    return _built(layer, recurrent, inputs)
+
+
+def _dense(layer: keras.Layer, inputs: int, units: int, name: str) -> keras.layers.Dense:
+    return _built(layer, keras.layers.Dense(units, "tanh", dtype=layer.dtype_policy, name=name), inputs)
+
+
+def _built(layer: keras.Layer, inner: keras.Layer, inputs: int) -> keras.Layer:
+    """Builds `inner` for inputs `[..., inputs]`, its variables named after `layer`."""
+    with keras.name_scope(layer.name):
+        inner.build((None, None, inputs))
+    return inner
