@@ -81,24 +81,25 @@ def _plan_route(groups: np.ndarray, places: np.ndarray, size: int) -> Route:
     return Route(pieces, None if in_order else np.argsort(by_group), size)
 
 
-def follow(route: Route, groups: Sequence[Nest], length: int | None = None) -> Nest:
+def follow(route: Route, groups: Sequence[Nest], like: Nest = None) -> Nest:
     """Assembles the group that a route describes.
 
     Args:
         route: The route.
         groups: For each source group a nest of tensors whose first axis is rows; `None` leaves stay `None`.
-        length: The time to pad or cut `Sequences.values` to; by default the longest of the groups it takes from.
+        like: A nest whose times `Sequences.values` are padded or cut to; by default the longest of the groups that
+            the route takes from.
 
     Returns:
         A nest of the same structure, for the route's rows.
     """
+    structure = groups[route.pieces[0][0]] if like is None else like
     flat = {group: tf.nest.flatten(groups[group]) for group, _ in route.pieces}
-    structure = groups[route.pieces[0][0]]
-    timed = time_leaves(structure)
-    leaves = [
-        _assemble(route, {group: leaves[index] for group, leaves in flat.items()}, has_time, length)
-        for index, has_time in enumerate(timed)
-    ]
+    models = flat.values() if like is None else [tf.nest.flatten(like)]
+    leaves = []
+    for index, timed in enumerate(time_leaves(structure)):
+        length = max(model[index].shape[1] for model in models) if timed else None
+        leaves.append(_assemble(route, {group: tensors[index] for group, tensors in flat.items()}, length))
     return tf.nest.pack_sequence_as(structure, leaves)
 
 
@@ -118,13 +119,12 @@ def _mark(structure: Nest) -> Nest:
     return False
 
 
-def _assemble(route: Route, tensors: dict[int, tf.Tensor | None], timed: bool, length: int | None) -> tf.Tensor | None:
+def _assemble(route: Route, tensors: dict[int, tf.Tensor | None], length: int | None) -> tf.Tensor | None:
+    """One leaf of the group; `length` is its time, or `None` where it has no time axis."""
     if all(tensor is None for tensor in tensors.values()):
         return None
-    if timed:
-        length = max(tensor.shape[1] for tensor in tensors.values()) if length is None else length
     pieces = [_take(tensors[group], places) for group, places in route.pieces]
-    if timed:
+    if length is not None:
         pieces = [_fit(piece, 1, length) for piece in pieces]
     rows = pieces[0] if len(pieces) == 1 else tf.concat(pieces, 0)
     return _fit(rows if route.order is None else tf.gather(rows, route.order), 0, route.size)

@@ -140,7 +140,7 @@ class PartGraph:
 
     Attributes:
         part: The part.
-        variables: The part's trainable variables when the graph was built; gradients are aligned with them.
+        variables: The part's trainable variables when the graph was first traced; gradients are aligned with them.
     """
 
     def __init__(self, part: Part, specs: tuple[Nest, ...]):
@@ -302,13 +302,14 @@ class PartGraph:
 
     def _trace_once(self, name: str) -> Any:
         call = partial(self.part._call, training=name != "infer")
+        self._watched()
         if name == "infer":
             return trace_inference(call, self._inputs)
         trace = trace_forward if name == "forward" else trace_fused
         return trace(call, self._inputs, self._watched)
 
     def _watched(self) -> list:
-        if not self.part._settled:
+        if not self._passes:  # later passes keep to those of the first
             self.variables = self.part.trainable_variables
         return self.variables
 
@@ -341,7 +342,7 @@ class Residuals:
 
     @property
     def nbytes(self) -> int:
-        """What they add to memory, in bytes: those that the forward computed; lists that a loop wrote are not counted."""
+        """What they add to memory, in bytes: what the forward computed, without the lists that a loop wrote."""
         sized = [tensor for tensor in self._computed if tensor.dtype not in (tf.variant, tf.resource, tf.string)]
         return sum(math.prod(tensor.shape) * tensor.dtype.size for tensor in sized)
 

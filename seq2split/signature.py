@@ -33,8 +33,8 @@ class Signature:
         for leaf, path in zip(self._leaves, self._paths, strict=True):
             if not (isinstance(leaf, tf.TensorSpec) or (leaf is None and role == "output")):
                 raise TypeError(
-                    f"{owner}: {path} is described by {leaf!r}; a tf.TensorSpec was expected. Ragged and sparse tensors "
-                    "cross as their dense components."
+                    f"{owner}: {path} is described by {leaf!r}; a tf.TensorSpec was expected. Ragged and sparse "
+                    "tensors cross as their dense components."
                 )
         self.specs: list[tf.TensorSpec] = [leaf for leaf in self._leaves if leaf is not None]
         self._spec_paths = [path for leaf, path in zip(self._leaves, self._paths, strict=True) if leaf is not None]
@@ -71,19 +71,19 @@ class Signature:
     def _zeros(self, spec: tf.TensorSpec, what: str) -> tf.Tensor:
         if not spec.shape.is_fully_defined():
             raise ValueError(
-                f"{self.owner}: {what} is None, which stands for zeros, but its shape {_dimensions(spec.shape)} is not known: give "
-                "the zeros."
+                f"{self.owner}: {what} is None, which stands for zeros, but its shape {_dimensions(spec.shape)} is not "
+                "known: give the zeros."
             )
         return tf.zeros(spec.shape, spec.dtype)
 
     def _check_nest(self, values: Nest, what: str) -> None:
-        try:
-            tf.nest.assert_same_structure(self.structure, values, check_types=False)
-        except (ValueError, TypeError) as error:
+        # Not tf.nest.assert_same_structure: where it lets a list stand for a tuple, it also lets any keys stand.
+        if [self.role + path for path in _paths(values)] != self._paths:
             raise ValueError(
                 f"{self.owner}: the {what} for its {self.role}s have the nest {describe(values)}; expected "
-                f"{describe(self.structure)}. Give one entry for each {self.role}, in the same nest."
-            ) from error
+                f"{describe(self.structure)}. Give one entry for each {self.role}, in the same nest; a Python list is "
+                "a nest, not an array."
+            )
 
     def _checked(self, value: Any, spec: tf.TensorSpec, path: str) -> tf.Tensor:
         dtype = getattr(value, "dtype", spec.dtype)
@@ -92,11 +92,16 @@ class Signature:
                 f"{self.owner}: {path} has dtype {tf.as_dtype(dtype).name}; expected {spec.dtype.name}. Convert it, "
                 f"for example with tf.cast(x, tf.{spec.dtype.name})."
             )
-        tensor = tf.convert_to_tensor(value, spec.dtype)
+        try:
+            tensor = tf.convert_to_tensor(value, spec.dtype)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{self.owner}: {path} is {value!r}; expected a tensor or an array of {spec.dtype.name}."
+            ) from error
         if not spec.shape.is_compatible_with(tensor.shape):
             raise ValueError(
-                f"{self.owner}: {path} has shape {_dimensions(tensor.shape)}; expected {_dimensions(spec.shape)}. Pad it to that shape, or build "
-                "a graph for the new one with part.build(...)."
+                f"{self.owner}: {path} has shape {_dimensions(tensor.shape)}; expected {_dimensions(spec.shape)}. Pad it "
+                "to that shape, or build a graph for the new one with part.build(...)."
             )
         return tensor
 

@@ -55,8 +55,6 @@ class Compiled:
         self.variables = concrete.trainable_variables
 
     def __call__(self, flat: list[tf.Tensor]) -> list[tf.Tensor]:
-        if not self._dtypes:
-            return []
         if not tf.executing_eagerly():
             raise RuntimeError(
                 "a part graph was called while another graph is being traced; part graphs are called eagerly: take the "

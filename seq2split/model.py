@@ -1,0 +1,457 @@
+"""A model as parts wired by name: one part graph for each part and bucket, and one step over a batch of any lengths.
+
+A batch is grouped once for each part by the bucket of the field that the part reads. Outputs are carried to the groups
+that read them (`carry`), every group's part graph runs once forward and once backward, and the cotangents travel back
+the same ways. A batch of one bucket pair takes the same path with one group each, where carrying does nothing.
+
+The orchestration is eager: one `tf.function` around the calls would be optimized anew for every combination of buckets
+(2 s each).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from seq2split.buckets import Buckets, pad_rows
+from seq2split.carry import Route, Sequences, follow, plan_routes, time_leaves
+from seq2split.partition import Part, PartGraph, Residuals
+from seq2split.signature import describe
+
+Nest = Any
+Batch = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Node:
+    """A part and its place in the model.
+
+    Attributes:
+        part: The part; its name is the node's.
+        reads: Its arguments in order: the batch field that it takes (at most one), and parts that stand before it. A
+            field arrives as `Sequences` padded to the bucket, a part's outputs as the nest that it returned, rows
+            aligned, with each `Sequences` in it padded to the longest that is read.
+        buckets: Of the field. A part that reads no field has none, and runs in the groups of the first part it reads.
+    """
+
+    part: Part
+    reads: Sequence[str]
+    buckets: Buckets | None = None
+
+    @property
+    def name(self) -> str:
+        """The part's name."""
+        return self.part.name
+
+
+@dataclass(frozen=True)
+class Group:
+    """The rows of a batch that one part graph takes together.
+
+    Attributes:
+        length: The bucket, as its padded length.
+        rows: Their numbers in the batch, `[n]`.
+        size: How many rows the part graph gets, filler of length zero included.
+    """
+
+    length: int
+    rows: np.ndarray
+    size: int
+
+
+class SplitModel:
+    """Parts wired by name.
+
+    The last part holds the loss: it returns a scalar summed over the real positions of its field, alone or as the first
+    of several such sums that are only reported. The model divides by the number of those positions in the whole batch,
+    so that the result doesn't depend on the grouping.
+
+    Args:
+        nodes: The parts, each after those that it reads.
+        fields: For each batch field the dtype and shape of one position; integers of no further dimension by default.
+        row_multiple: Rows of a group are rounded up to a multiple with empty filler, so that kernels, which are
+            compiled for each shape, meet few of them. Parts whose rows affect one another (batch normalization) need 1.
+
+    Raises:
+        ValueError: The parts can't be wired as the nodes say.
+
+    Example:
+        >>> import seq2split as s2s
+        >>> from seq2split.models import Decoder, Encoder
+        >>> model = s2s.SplitModel([
+        ...     s2s.Node(s2s.Part(Encoder(50, 4, 8, name="encoder")), ["source"], s2s.Buckets([4, 8])),
+        ...     s2s.Node(s2s.Part(Decoder(50, 8, 2, 4, 8, name="decoder")), ["encoder", "target"], s2s.Buckets([3, 6])),
+        ... ])
+        >>> batch = {"source": [[7, 8, 9], [5, 6, 7, 8, 9]], "target": [[7, 8, 3, 4, 3], [5, 3]]}
+        >>> (loss, nll), gradients = model.loss_and_gradients(batch)
+        >>> sorted(model.graphs)
+        [('decoder', 3), ('decoder', 6), ('encoder', 4), ('encoder', 8)]
+    """
+
+    def __init__(
+        self, nodes: Iterable[Node], *, fields: Mapping[str, tf.TensorSpec] | None = None, row_multiple: int = 1
+    ):
+        self.nodes = {node.name: node for node in nodes}
+        self.graphs: dict[tuple[str, int], PartGraph] = {}
+        """The part graphs built so far, by part and bucket."""
+        self._fields = dict(fields or {})
+        self._row_multiple = row_multiple
+        self._boundaries: dict[str, Nest] = {}
+        self._own_field = {name: self._find_field(node) for name, node in self.nodes.items()}
+        self._last = list(self.nodes)[-1]
+        self._check_wiring()
+
+    @property
+    def traces(self) -> int:
+        """How many times the Python code of any part has been traced; steps over seen buckets add none."""
+        return sum(node.part.traces for node in self.nodes.values())
+
+    def loss_and_gradients(self, batch: Batch) -> tuple[Nest, dict[str, list]]:
+        """Runs every part forward and backward over a batch.
+
+        Args:
+            batch: For each field `Sequences` of arrays, or a list of rows of any lengths; row by row they belong
+                together.
+
+        Returns:
+            What the last part returns, each divided by the number of real positions of its field; and for each part
+            its gradients, aligned with its trainable variables.
+
+        Raises:
+            ValueError: A field is missing, or the fields differ in their rows.
+            OverlongError: A row is longer than the last bucket.
+        """
+        step = _Step(self, batch, self.nodes)
+        for name in list(self.nodes)[:-1]:
+            step.forward(name)
+        losses = step.losses_and_gradients(self._last)
+        for name in reversed(list(self.nodes)[:-1]):
+            step.backward(name)
+        return losses, {name: _total(step.gradients[name]) for name in self.nodes}
+
+    def losses(self, batch: Batch) -> Nest:
+        """What `loss_and_gradients` returns first, with every part in inference.
+
+        Args:
+            batch: As of `loss_and_gradients`.
+
+        Returns:
+            What the last part returns, each divided by the number of real positions of its field.
+        """
+        step = _Step(self, batch, self.nodes)
+        for name in self.nodes:
+            step.infer(name)
+        return step.mean(self._last)
+
+    def infer(self, batch: Batch, name: str) -> Nest:
+        """The outputs of one part in inference, in the order of the batch.
+
+        Args:
+            batch: As of `loss_and_gradients`; only the fields that the part depends on are needed.
+            name: The part.
+
+        Returns:
+            The nest that the part returns; each `Sequences` in it is padded to the longest bucket that occurs.
+        """
+        needed = self._upstream(name)
+        step = _Step(self, batch, needed)
+        for part in needed:
+            step.infer(part)
+        return step.in_order(name)
+
+    def build(self, progress: bool = True) -> None:
+        """Builds the part graphs of all buckets for training, at most one for each part and bucket.
+
+        Args:
+            progress: Whether to show a bar.
+        """
+        todo = [(node, length) for node in self.nodes.values() for length in self._lengths(node)]
+        with tqdm(todo, desc="building part graphs", unit="graph", disable=not progress) as bar:
+            for node, length in bar:
+                bar.set_postfix_str(f"{node.name} {length}")
+                self.graph(node.name, length)._traced(self._training_pass(node.name))
+
+    def graph(self, name: str, length: int) -> PartGraph:
+        """The part graph of one bucket, built when it is first asked for.
+
+        Args:
+            name: The part.
+            length: The bucket, as its padded length.
+
+        Returns:
+            The part graph.
+        """
+        if (name, length) not in self.graphs:
+            node = self.nodes[name]
+            specs = [self._spec(node, read, length) for read in node.reads]
+            self.graphs[name, length] = node.part.build(*specs, trace=())
+        return self.graphs[name, length]
+
+    def _training_pass(self, name: str) -> str:
+        return "value_and_gradients" if name == self._last else "forward"
+
+    def _lengths(self, node: Node) -> tuple[int, ...]:
+        return node.buckets.boundaries if node.buckets else self._lengths(self.nodes[self._leader(node)])
+
+    def _leader(self, node: Node) -> str:
+        """The part whose groups a part without a field runs in."""
+        return next(read for read in node.reads if read in self.nodes)
+
+    def _consumers(self, name: str) -> list[tuple[str, int]]:
+        """The parts that read a part, each with the argument that it reads it as."""
+        return [
+            (node.name, position)
+            for node in self.nodes.values()
+            for position, read in enumerate(node.reads)
+            if read == name
+        ]
+
+    def _upstream(self, name: str) -> list[str]:
+        """A part and those that it depends on, in order."""
+        needed = {name}
+        for node in reversed(list(self.nodes.values())):
+            if node.name in needed:
+                needed |= set(node.reads) & set(self.nodes)
+        return [other for other in self.nodes if other in needed]
+
+    def _spec(self, node: Node, read: str, length: int) -> Nest:
+        if read in self.nodes:
+            return self._boundary(read)
+        position = self._position(read)
+        return Sequences(
+            tf.TensorSpec([None, length, *position.shape], position.dtype), tf.TensorSpec([None], tf.int32)
+        )
+
+    def _position(self, field: str) -> tf.TensorSpec:
+        return self._fields.get(field, tf.TensorSpec([], tf.int32))
+
+    def _boundary(self, name: str) -> Nest:
+        """What a part hands over, whatever its bucket: rows and times are unknown."""
+        if name not in self._boundaries:
+            built = [graph for (part, _), graph in self.graphs.items() if part == name]
+            graph = built[0] if built else self.graph(name, self._lengths(self.nodes[name])[0])
+            timed = iter(time_leaves(graph.output_specs))
+            self._boundaries[name] = tf.nest.map_structure(
+                lambda spec: _relax(spec, next(timed), name), graph.output_specs
+            )
+        return self._boundaries[name]
+
+    def _find_field(self, node: Node) -> str | None:
+        fields = [read for read in node.reads if read not in self.nodes]
+        if len(fields) > 1 or bool(fields) != bool(node.buckets):
+            raise ValueError(
+                f"part {node.name!r} reads {list(node.reads)}, of which {fields} are batch fields, and its buckets are "
+                f"{node.buckets}. A part reads at most one field, and has buckets if it reads one; the parts so far "
+                f"are {list(self.nodes)}."
+            )
+        return fields[0] if fields else None
+
+    def _check_wiring(self) -> None:
+        seen: set[str] = set()
+        for node in self.nodes.values():
+            late = [read for read in node.reads if read in self.nodes and read not in seen]
+            if late or not node.reads:
+                raise ValueError(
+                    f"part {node.name!r} reads {late or 'nothing'}; a part reads a batch field, or parts that stand "
+                    f"before it: {sorted(seen)}. Order the nodes so."
+                )
+            seen.add(node.name)
+        unread = [name for name in self.nodes if name != self._last and not self._consumers(name)]
+        if unread:
+            raise ValueError(f"no part reads the outputs of {unread}; every part but the last is read by another.")
+        if not self._own_field[self._last]:
+            raise ValueError(
+                f"the last part, {self._last!r}, reads no batch field; it holds the loss, and reads the field whose "
+                "positions it predicts."
+            )
+
+
+class _Step:
+    """One batch on its way through some of a model's parts.
+
+    Attributes:
+        outputs: For each part what its part graphs returned, group by group.
+        gradients: For each part the gradients of its groups.
+    """
+
+    def __init__(self, model: SplitModel, batch: Batch, names: Iterable[str]):
+        self._model, self._names = model, list(names)
+        self._fields = _read_fields(model, batch, self._names)
+        self._rows = _count_rows(self._fields)
+        self._groups = self._plan_groups()
+        self._routes: dict[tuple[str, str], list[Route]] = {}
+        self._residuals: dict[str, list[Residuals]] = {}
+        self._inputs_ct: dict[str, list[tuple[Nest, ...]]] = {}
+        self.outputs: dict[str, list[Nest]] = {}
+        self.gradients: dict[str, list[list]] = {}
+
+    def forward(self, name: str) -> None:
+        """Runs the forward of a part."""
+        runs = [graph.forward(*inputs) for graph, inputs in self._calls(name)]
+        self.outputs[name] = [outputs for outputs, _ in runs]
+        self._residuals[name] = [residuals for _, residuals in runs]
+
+    def losses_and_gradients(self, name: str) -> Nest:
+        """Runs both passes of the last part, and returns its outputs for a position on average."""
+        share = 1.0 / self._positions(name)
+        runs = [graph.value_and_gradients(*inputs, loss_ct=share) for graph, inputs in self._calls(name)]
+        self.outputs[name] = [outputs for outputs, _, _ in runs]
+        self._inputs_ct[name] = [inputs_ct for _, inputs_ct, _ in runs]
+        self.gradients[name] = [gradients for _, _, gradients in runs]
+        return self.mean(name)
+
+    def backward(self, name: str) -> None:
+        """Runs the backward of a part whose consumers have run theirs."""
+        self._inputs_ct[name], self.gradients[name] = [], []
+        for index, (group, residuals) in enumerate(zip(self._groups[name], self._residuals.pop(name), strict=True)):
+            graph = self._model.graph(name, group.length)
+            inputs_ct, gradients = graph.backward(residuals, self._outputs_ct(name, index))
+            self._inputs_ct[name].append(inputs_ct)
+            self.gradients[name].append(gradients)
+
+    def infer(self, name: str) -> None:
+        """Runs a part in inference."""
+        self.outputs[name] = [graph.infer(*inputs) for graph, inputs in self._calls(name)]
+
+    def mean(self, name: str) -> Nest:
+        """The last part's outputs, summed over the groups and divided by the number of real positions."""
+        positions = self._positions(name)
+        return tf.nest.map_structure(lambda *sums: tf.add_n(sums) / positions, *self.outputs[name])
+
+    def in_order(self, name: str) -> Nest:
+        """The outputs of a part in the order of the batch."""
+        rows = [group.rows for group in self._groups[name]]
+        (route,) = plan_routes(rows, [np.arange(self._rows)], [self._rows])
+        return follow(route, self.outputs[name])
+
+    def _calls(self, name: str) -> Iterator[tuple[PartGraph, list[Nest]]]:
+        """The part graph of each group of a part, with its inputs."""
+        node = self._model.nodes[name]
+        for index, group in enumerate(self._groups[name]):
+            inputs = [
+                self._field_rows(read, group)
+                if read in self._fields
+                else follow(self._route(read, name)[index], self.outputs[read])
+                for read in node.reads
+            ]
+            yield self._model.graph(name, group.length), inputs
+
+    def _field_rows(self, field: str, group: Group) -> Sequences:
+        values, lengths = self._fields[field]
+        rows, width = len(group.rows), min(values.shape[1], group.length)
+        padded = np.zeros([group.size, group.length, *values.shape[2:]], values.dtype)
+        padded[:rows, :width] = values[group.rows, :width]
+        padded_lengths = np.zeros([group.size], np.int32)
+        padded_lengths[:rows] = lengths[group.rows]
+        return Sequences(padded, padded_lengths)
+
+    def _outputs_ct(self, name: str, index: int) -> Nest:
+        """The cotangents of one group's outputs, from all groups of all parts that read them."""
+        outputs = self.outputs[name][index]
+        delivered = [
+            follow(self._route(consumer, name)[index], [ct[position] for ct in self._inputs_ct[consumer]], like=outputs)
+            for consumer, position in self._model._consumers(name)
+        ]
+        flat = zip(*map(tf.nest.flatten, delivered), strict=True)
+        return tf.nest.pack_sequence_as(outputs, [_sum(cotangents) for cotangents in flat])
+
+    def _route(self, source: str, target: str) -> list[Route]:
+        """The routes from one part's groups to another's, either way."""
+        if (source, target) not in self._routes:
+            rows = {name: [group.rows for group in self._groups[name]] for name in (source, target)}
+            sizes = [group.size for group in self._groups[target]]
+            self._routes[source, target] = plan_routes(rows[source], rows[target], sizes)
+        return self._routes[source, target]
+
+    def _positions(self, name: str) -> float:
+        return float(max(1, self._fields[self._model._own_field[name]].lengths.sum()))
+
+    def _plan_groups(self) -> dict[str, list[Group]]:
+        nodes = [self._model.nodes[name] for name in self._names]
+        buckets = {node.name: self._assign(node) for node in nodes if node.buckets}
+        groups: dict[str, list[Group]] = {}
+        for node in nodes:
+            groups[node.name] = self._group(node, buckets) if node.buckets else groups[self._model._leader(node)]
+        return groups
+
+    def _assign(self, node: Node) -> np.ndarray:
+        field = self._model._own_field[node.name]
+        try:
+            return node.buckets.assign(self._fields[field].lengths)
+        except ValueError as error:
+            error.add_note(f"in batch field {field!r}, which part {node.name!r} reads")
+            raise
+
+    def _group(self, node: Node, buckets: dict[str, np.ndarray]) -> list[Group]:
+        """The rows of each bucket, those that share the other parts' buckets side by side: they travel together."""
+        others = [assigned for name, assigned in buckets.items() if name != node.name]
+        order = np.lexsort(others) if others else np.arange(self._rows)
+        own = buckets[node.name][order]
+        multiple = self._model._row_multiple
+        members = {bucket: order[own == bucket] for bucket in np.unique(own)}
+        return [
+            Group(node.buckets.boundaries[bucket], rows, -(-len(rows) // multiple) * multiple)
+            for bucket, rows in members.items()
+        ]
+
+
+def _read_fields(model: SplitModel, batch: Batch, names: list[str]) -> dict[str, Sequences]:
+    fields = [model._own_field[name] for name in names if model._own_field[name]]
+    missing = [field for field in fields if field not in batch]
+    if missing:
+        raise ValueError(f"the batch has the fields {sorted(batch)}; the model reads {missing} as well.")
+    return {field: _sequences(batch[field], field, model._position(field)) for field in fields}
+
+
+def _sequences(given: Any, field: str, position: tf.TensorSpec) -> Sequences:
+    dtype = position.dtype.as_numpy_dtype
+    if isinstance(given, Sequences):
+        values, lengths = np.asarray(given.values).astype(dtype, casting="same_kind"), np.asarray(given.lengths)
+    else:
+        lengths = np.array([len(row) for row in given], np.int32)
+        values = pad_rows(given, int(lengths.max(initial=0)), dtype)
+    if values.shape[:1] != lengths.shape or lengths.max(initial=0) > values.shape[1]:
+        raise ValueError(
+            f"batch field {field!r} has values {list(values.shape)} and lengths {list(lengths.shape)} up to "
+            f"{lengths.max(initial=0)}; expected [rows, time, ...] and [rows], no length above the time."
+        )
+    return Sequences(values, lengths)
+
+
+def _count_rows(fields: dict[str, Sequences]) -> int:
+    rows = {field: len(sequences.lengths) for field, sequences in fields.items()}
+    if len(set(rows.values())) != 1 or 0 in rows.values():
+        raise ValueError(f"the fields of the batch have {rows} rows; expected one or more, as many in each.")
+    return next(iter(rows.values()))
+
+
+def _relax(spec: tf.TensorSpec, timed: bool, name: str) -> tf.TensorSpec:
+    rank = spec.shape.rank
+    if not rank or (timed and rank < 2):
+        raise ValueError(
+            f"part {name!r} hands over {describe(spec)}; what crosses to another part has rows as its first axis, and "
+            "the values of Sequences have time as their second."
+        )
+    unknown = [None, None] if timed else [None]
+    return tf.TensorSpec([*unknown, *spec.shape[len(unknown) :]], spec.dtype)
+
+
+def _total(groups: list[list]) -> list:
+    """The gradients of a part, summed over its groups."""
+    return [_sum(gradients) for gradients in zip(*groups, strict=True)]
+
+
+def _sum(gradients: Sequence) -> Any:
+    """A sum in which `None` counts for nothing, and which stays sparse if every term is."""
+    present = [gradient for gradient in gradients if gradient is not None]
+    if len(present) < 2:
+        return present[0] if present else None
+    if all(isinstance(gradient, tf.IndexedSlices) for gradient in present):
+        values, indices = (tf.concat([getattr(g, part) for g in present], 0) for part in ("values", "indices"))
+        return tf.IndexedSlices(values, indices, present[0].dense_shape)
+    return tf.add_n([tf.convert_to_tensor(gradient) for gradient in present])
