@@ -86,7 +86,8 @@ def follow(route: Route, groups: Sequence[Nest], like: Nest = None) -> Nest:
 
     Args:
         route: The route.
-        groups: For each source group a nest of tensors whose first axis is rows; `None` leaves stay `None`.
+        groups: For each source group a nest of tensors whose first axis is rows; a leaf that is `None` in all
+            stays `None`, and counts as zeros where other groups have a tensor.
         like: A nest whose times `Sequences.values` are padded or cut to; by default the longest of the groups that
             the route takes from.
 
@@ -121,9 +122,15 @@ def _mark(structure: Nest) -> Nest:
 
 def _assemble(route: Route, tensors: dict[int, tf.Tensor | None], length: int | None) -> tf.Tensor | None:
     """One leaf of the group; `length` is its time, or `None` where it has no time axis."""
-    if all(tensor is None for tensor in tensors.values()):
+    given = next((tensor for tensor in tensors.values() if tensor is not None), None)
+    if given is None:
         return None
-    pieces = [_take(tensors[group], places) for group, places in route.pieces]
+    pieces = [
+        tf.zeros([len(places), *given.shape[1:]], given.dtype)  # no path to the loss in this bucket alone
+        if tensors[group] is None
+        else _take(tensors[group], places)
+        for group, places in route.pieces
+    ]
     if length is not None:
         pieces = [_fit(piece, 1, length) for piece in pieces]
     rows = pieces[0] if len(pieces) == 1 else tf.concat(pieces, 0)

@@ -187,10 +187,23 @@ class SplitModel:
             The part graph.
         """
         if (name, length) not in self.graphs:
-            node = self.nodes[name]
-            specs = [self._spec(node, read, length) for read in node.reads]
-            self.graphs[name, length] = node.part.build(*specs, trace=())
+            self.graphs[name, length] = self.nodes[name].part.build(*self.specs(name, length), trace=())
         return self.graphs[name, length]
+
+    def specs(self, name: str, length: int) -> list[Nest]:
+        """The inputs of one part graph: for each argument a nest of `tf.TensorSpec`."""
+        return [self._spec(read, length) for read in self.nodes[name].reads]
+
+    def boundary(self, name: str) -> Nest:
+        """What a part hands over, whatever its bucket: a nest of specs whose rows and times are unknown."""
+        if name not in self._boundaries:
+            built = [graph for (part, _), graph in self.graphs.items() if part == name]
+            graph = built[0] if built else self.graph(name, self._lengths(self.nodes[name])[0])
+            timed = iter(time_leaves(graph.output_specs))
+            self._boundaries[name] = tf.nest.map_structure(
+                lambda spec: _relax(spec, next(timed), name), graph.output_specs
+            )
+        return self._boundaries[name]
 
     def _training_pass(self, name: str) -> str:
         return "value_and_gradients" if name == self._last else "forward"
@@ -219,9 +232,9 @@ class SplitModel:
                 needed |= set(node.reads) & set(self.nodes)
         return [other for other in self.nodes if other in needed]
 
-    def _spec(self, node: Node, read: str, length: int) -> Nest:
+    def _spec(self, read: str, length: int) -> Nest:
         if read in self.nodes:
-            return self._boundary(read)
+            return self.boundary(read)
         position = self._position(read)
         return Sequences(
             tf.TensorSpec([None, length, *position.shape], position.dtype), tf.TensorSpec([None], tf.int32)
@@ -229,17 +242,6 @@ class SplitModel:
 
     def _position(self, field: str) -> tf.TensorSpec:
         return self._fields.get(field, tf.TensorSpec([], tf.int32))
-
-    def _boundary(self, name: str) -> Nest:
-        """What a part hands over, whatever its bucket: rows and times are unknown."""
-        if name not in self._boundaries:
-            built = [graph for (part, _), graph in self.graphs.items() if part == name]
-            graph = built[0] if built else self.graph(name, self._lengths(self.nodes[name])[0])
-            timed = iter(time_leaves(graph.output_specs))
-            self._boundaries[name] = tf.nest.map_structure(
-                lambda spec: _relax(spec, next(timed), name), graph.output_specs
-            )
-        return self._boundaries[name]
 
     def _find_field(self, node: Node) -> str | None:
         fields = [read for read in node.reads if read not in self.nodes]

@@ -219,7 +219,9 @@ class PartGraph:
         traced = self._traced("forward")
         self._check_residuals(residuals)
         cotangents = traced.outputs.cotangents(outputs_ct, residuals._output_shapes)
-        return traced.gradients.pack(traced.backward(cotangents + residuals._take()))
+        flat = traced.backward(cotangents + residuals._tensors)
+        residuals._release()
+        return traced.gradients.pack(flat)
 
     def value_and_gradients(
         self, *inputs: Nest, loss_ct: float | tf.Tensor = 1.0
@@ -346,10 +348,8 @@ class Residuals:
         sized = [tensor for tensor in self._computed if tensor.dtype not in (tf.variant, tf.resource, tf.string)]
         return sum(math.prod(tensor.shape) * tensor.dtype.size for tensor in sized)
 
-    def _take(self) -> list[tf.Tensor]:
-        """The tensors, which the set then holds no longer."""
-        tensors, self._tensors, self._computed = self._tensors, None, []
-        return tensors
+    def _release(self) -> None:
+        self._tensors, self._computed = None, []
 
     def __repr__(self) -> str:
         return f"Residuals({self._graph}, {'consumed' if self.consumed else f'{self.nbytes} bytes'})"

@@ -100,8 +100,8 @@ class Signature:
             ) from error
         if not spec.shape.is_compatible_with(tensor.shape):
             raise ValueError(
-                f"{self.owner}: {path} has shape {_dimensions(tensor.shape)}; expected {_dimensions(spec.shape)}. Pad it "
-                "to that shape, or build a graph for the new one with part.build(...)."
+                f"{self.owner}: {path} has shape {_dimensions(tensor.shape)}; expected {_dimensions(spec.shape)}. Pad "
+                "it to that shape, or build a graph for the new one with part.build(...)."
             )
         return tensor
 

@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 import sentencepiece
 
+from seq2split.files import write_atomically
+
 PathLike = str | os.PathLike
 
 ALGORITHMS = ("unigram", "bpe", "char", "word")
@@ -47,7 +49,23 @@ def read_lines(path: PathLike) -> list[str]:
       ['a man', 'a dog', 'no end']
     """
     path = Path(path)
-    text = _decode(_read_bytes(path), path)
+    return split_lines(_read_bytes(path), str(path))
+
+
+def split_lines(data: bytes, name: str) -> list[str]:
+    """The lines of UTF-8 bytes, as of `read_lines`.
+
+    Args:
+      data: The bytes.
+      name: What errors call them.
+
+    Returns:
+      The lines, without their ends.
+
+    Raises:
+      ValueError: The bytes are not UTF-8.
+    """
+    text = _decode(data, name)
     # Not str.splitlines: it also splits on form feeds, U+2028 and others, and shifts one side against the other.
     lines = text.replace("\r\n", "\n").split("\n")
     return lines if lines[-1] else lines[:-1]
@@ -161,7 +179,7 @@ class Vocabulary:
         lines = _sample(_line_list(lines), sample, seed)
         _check_training(lines, size, algorithm, character_coverage)
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_atomically(path, _train(lines, size, algorithm, character_coverage))
+        write_atomically(path, _train(lines, size, algorithm, character_coverage))
         return cls(path)
 
     @property
@@ -263,14 +281,14 @@ def _decompress(data: bytes, path: Path) -> bytes:
         ) from error
 
 
-def _decode(data: bytes, path: Path) -> str:
+def _decode(data: bytes, name: str) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         mend = "give its name the suffix .gz" if data.startswith(b"\x1f\x8b") else "convert the file with iconv"
         raise ValueError(
-            f"{path}, line {line}: expected UTF-8, got byte 0x{error.object[error.start]:02x} ({error.reason}): {mend}"
+            f"{name}, line {line}: expected UTF-8, got byte 0x{error.object[error.start]:02x} ({error.reason}): {mend}"
         ) from error
 
 
@@ -361,13 +379,3 @@ def _explain(message: str, size: int, lines: int) -> str:
             f"{found[1]}: raise vocabulary.size to {found[1]} or more, or lower character_coverage"
         )
     return f"SentencePiece could not train {size} pieces on these {lines} lines: {message}"
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    """Writes a file such that a killed process leaves the old one, or none, and never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

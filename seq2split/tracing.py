@@ -301,9 +301,10 @@ class _Plan:
         self.computed: list[int] = []
         self.specs: dict[Any, ResidualSpec] = {}
         self._known: dict[Any, tuple[str, Any]] = {}
+        self._sources = _Sources()
         for kind, tensors in (("output", outputs), ("input", inputs)):  # an input passed through counts as input
-            self._known |= {_origin(tensor).ref(): (kind, index) for index, tensor in enumerate(tensors)}
-        self._roots = {_root(ref.deref()).ref(): kind for ref, (kind, _) in self._known.items()}
+            self._known |= {self._sources.origin(tensor).ref(): (kind, index) for index, tensor in enumerate(tensors)}
+        self._roots = {self._sources.root(ref.deref()).ref(): kind for ref, (kind, _) in self._known.items()}
         self._bindings = [self._bind(tensor) for tensor in captured]
 
     def bindings(self, concrete: Any) -> tuple[tuple[str, Any], ...]:
@@ -316,7 +317,7 @@ class _Plan:
     def _bind(self, tensor: tf.Tensor) -> tuple[str, Any]:
         if not tf.is_symbolic_tensor(tensor):
             return "constant", tensor
-        origin = _origin(tensor)
+        origin = self._sources.origin(tensor)
         if origin.ref() not in self._known:
             self._known[origin.ref()] = self._place(origin)
         kind, at = self._known[origin.ref()]
@@ -338,7 +339,7 @@ class _Plan:
         return "residual", len(self.residuals) - 1
 
     def _kind(self, origin: tf.Tensor) -> str:
-        root = _root(origin)
+        root = self._sources.root(origin)
         if root.op.type == "ReadVariableOp":
             return "variable"
         kind = self._roots.get(root.ref(), "computed")
@@ -349,23 +350,44 @@ class _Plan:
         self.specs[origin.ref()] = ResidualSpec(origin.name, kind, origin.shape, origin.dtype, _nbytes(origin))
 
 
-def _origin(tensor: tf.Tensor) -> tf.Tensor:
-    """The tensor that holds the same value before identities, and before loops that only pass a handle through."""
-    while True:
-        passes_handle = tensor.op.type in ("While", "StatelessWhile") and tensor.dtype == tf.resource
-        if tensor.op.type == "Identity":
-            tensor = tensor.op.inputs[0]
-        elif passes_handle:
+class _Sources:
+    """Follows tensors of one graph back to where their values come from."""
+
+    def __init__(self) -> None:
+        self._bodies: dict[str, Any] = {}
+
+    def origin(self, tensor: tf.Tensor) -> tf.Tensor:
+        """The tensor that holds the same value before identities, and before loops that only pass it through."""
+        while tensor.op.type in ("Identity", "IdentityN") or self._passed_through(tensor):
             tensor = tensor.op.inputs[tensor.value_index]
-        else:
-            return tensor
+        return tensor
 
+    def root(self, tensor: tf.Tensor) -> tf.Tensor:
+        """The tensor whose memory this one shares."""
+        tensor = self.origin(tensor)
+        while tensor.op.type in ("Reshape", "Squeeze", "ExpandDims", "StopGradient", "PreventGradient"):
+            tensor = self.origin(tensor.op.inputs[0])
+        return tensor
 
-def _root(tensor: tf.Tensor) -> tf.Tensor:
-    """The tensor whose memory this one shares."""
-    while tensor.op.type in ("Identity", "Reshape", "Squeeze", "ExpandDims", "StopGradient", "PreventGradient"):
-        tensor = tensor.op.inputs[0]
-    return tensor
+    def _passed_through(self, tensor: tf.Tensor) -> bool:
+        if tensor.op.type not in ("While", "StatelessWhile"):
+            return False
+        if tensor.dtype == tf.resource:
+            return True
+        body = self._body(tensor.op)
+        given = body.signature.input_arg[tensor.value_index].name
+        returned = body.ret[body.signature.output_arg[tensor.value_index].name]
+        identities = {f"{node.name}:output:0": node.input[0] for node in body.node_def if node.op == "Identity"}
+        while returned in identities:
+            returned = identities[returned]
+        return returned == given
+
+    def _body(self, loop: tf.Operation) -> Any:
+        name = loop.get_attr("body").name
+        if name not in self._bodies:
+            library = loop.graph.as_graph_def().library.function
+            self._bodies |= {function.signature.name: function for function in library}
+        return self._bodies[name]
 
 
 def _spec(tensor: tf.Tensor) -> tf.TensorSpec:

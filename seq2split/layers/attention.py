@@ -11,7 +11,9 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-_MASKED = -1e9  # a score whose softmax is exactly zero, and finite where a row has no real position at all
+from seq2split.layers.weights import add_weight
+
+_MASKED = -1e9  # a score whose softmax is exactly zero; finite, for rows that have no real position at all
 _unconverted = tf.autograph.experimental.do_not_convert
 
 
@@ -43,7 +45,7 @@ class Luong(keras.Layer):
 
     def build(self, input_shape):
         """Creates the weights for a memory `[rows, time, features]`."""
-        self.kernel = self.add_weight(name="kernel", shape=(input_shape[-1], self.units), initializer="glorot_uniform")
+        self.kernel = add_weight(self, "kernel", (input_shape[-1], self.units))
 
     @_unconverted
     def prepare(self, values: tf.Tensor, lengths: tf.Tensor) -> Memory:
@@ -84,9 +86,9 @@ class Bahdanau(keras.Layer):
         """Creates the weights for a memory `[rows, time, features]`; queries have `units` features."""
         shapes = {"kernel": (input_shape[-1], self.units), "query_kernel": (self.units, self.units)}
         for name, shape in shapes.items():
-            setattr(self, name, self.add_weight(name=name, shape=shape, initializer="glorot_uniform"))
-        self.bias = self.add_weight(name="bias", shape=(self.units,), initializer="zeros")
-        self.score = self.add_weight(name="score", shape=(self.units, 1), initializer="glorot_uniform")
+            setattr(self, name, add_weight(self, name, shape))
+        self.bias = add_weight(self, "bias", (self.units,), "zeros")
+        self.score = add_weight(self, "score", (self.units, 1))
 
     @_unconverted
     def prepare(self, values: tf.Tensor, lengths: tf.Tensor) -> Memory:
@@ -117,4 +119,5 @@ class Bahdanau(keras.Layer):
 
 def _mask(lengths: tf.Tensor, values: tf.Tensor, dtype: str) -> tf.Tensor:
     real = tf.sequence_mask(lengths, tf.shape(values)[1])[:, None]
-    return tf.where(real, tf.zeros([], dtype), tf.constant(_MASKED, dtype))
+    masked = max(_MASKED, float(tf.as_dtype(dtype).min) / 2)  # float16 ends at -65504, and a score is added yet
+    return tf.where(real, tf.zeros([], dtype), tf.constant(masked, dtype))

@@ -20,6 +20,8 @@ from abc import abstractmethod
 import keras
 import tensorflow as tf
 
+from seq2split.layers.weights import add_weight
+
 State = tuple[tf.Tensor, ...]
 _SATURATED = 1e4  # a pre-activation at which the sigmoid is exactly 0 or 1 in every float type
 _unconverted = tf.autograph.experimental.do_not_convert
@@ -46,10 +48,8 @@ class Recurrent(keras.Layer):
     def build(self, input_shape):
         """Creates the weights for inputs `[..., features]`."""
         columns = self.gates * self.units
-        self.kernel = self.add_weight(name="kernel", shape=(input_shape[-1], columns), initializer="glorot_uniform")
-        self.recurrent_kernel = self.add_weight(
-            name="recurrent_kernel", shape=(self.units, columns), initializer="orthogonal"
-        )
+        self.kernel = add_weight(self, "kernel", (input_shape[-1], columns))
+        self.recurrent_kernel = add_weight(self, "recurrent_kernel", (self.units, columns), "orthogonal")
         self._build_biases(columns)
 
     @_unconverted
@@ -70,14 +70,23 @@ class Recurrent(keras.Layer):
         projected = self.project(inputs)
         if lengths is not None:
             projected += self._hold(lengths, inputs.shape[0])
+        # In reverse padding comes first, and an LSTM holds a given output through it only if that is zero: run over the
+        # real steps turned round.
+        turned = self.reverse and lengths is not None and state is not None
+        if turned:
+            projected = tf.reverse_sequence(projected, lengths, seq_axis=0, batch_axis=1)
+        backwards = self.reverse and not turned
         state = self.zero_state(tf.shape(inputs)[1]) if state is None else state
         recurrent = tf.cast(self.recurrent_kernel.value, self.compute_dtype)
         states = [state]
         steps = tf.unstack(projected)
-        for step in reversed(steps) if self.reverse else steps:
+        for step in reversed(steps) if backwards else steps:
             states.append(self.step(step, states[-1], recurrent))
         outputs = [state[0] for state in states[1:]]
-        return tf.stack(outputs[::-1] if self.reverse else outputs), self._final(states, lengths)
+        outputs = tf.stack(outputs[::-1] if backwards else outputs)
+        if turned:
+            outputs = tf.reverse_sequence(outputs, lengths, seq_axis=0, batch_axis=1)
+        return outputs, self._final(states, None if backwards else lengths)
 
     def project(self, inputs: tf.Tensor) -> tf.Tensor:
         """The input's share of the pre-activations, `[..., gates * units]`, of all steps in one product."""
@@ -109,7 +118,7 @@ class Recurrent(keras.Layer):
         """For each gate, what keeps the state when it is added to the pre-activation."""
 
     def _final(self, states: list[State], lengths: tf.Tensor | None) -> State:
-        """The state after the last real step."""
+        """The state after the last real step; `lengths` is `None` where that is the last of all."""
         return states[-1]
 
     def _hold(self, lengths: tf.Tensor, time: int) -> tf.Tensor:
@@ -153,17 +162,14 @@ class LSTM(Recurrent):
         def initialize(shape, dtype=None):  # the forget gate starts open: Jozefowicz et al. (2015)
             return tf.concat([tf.zeros([units], dtype), tf.ones([units], dtype), tf.zeros([2 * units], dtype)], 0)
 
-        self.bias = self.add_weight(name="bias", shape=(columns,), initializer=initialize)
+        self.bias = add_weight(self, "bias", (columns,), initialize)
 
     def _held_gates(self) -> list[float]:
         return [-_SATURATED, _SATURATED, 0.0, 0.0]
 
     def _final(self, states: list[State], lengths: tf.Tensor | None) -> State:
-        """The cell is held through padding, but the output gate is not: take the output of the last real step.
-
-        In reverse the padding comes first and leaves the state as it was, if that is zero.
-        """
-        if lengths is None or self.reverse:
+        """The cell is held through padding, but the output gate is not: take the output of the last real step."""
+        if lengths is None:
             return states[-1]
         outputs = tf.stack([state[0] for state in states], axis=1)
         return tf.gather(outputs, lengths, batch_dims=1), states[-1][1]
@@ -194,8 +200,8 @@ class GRU(Recurrent):
         return (stay * output + (1.0 - stay) * candidate,)
 
     def _build_biases(self, columns: int) -> None:
-        self.bias = self.add_weight(name="bias", shape=(columns,), initializer="zeros")
-        self.recurrent_bias = self.add_weight(name="recurrent_bias", shape=(columns,), initializer="zeros")
+        self.bias = add_weight(self, "bias", (columns,), "zeros")
+        self.recurrent_bias = add_weight(self, "recurrent_bias", (columns,), "zeros")
 
     def _held_gates(self) -> list[float]:
         return [_SATURATED, 0.0, 0.0]

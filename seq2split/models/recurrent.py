@@ -14,6 +14,7 @@ import tensorflow as tf
 from seq2split.carry import Sequences
 from seq2split.layers import GRU, LSTM, Bahdanau, Luong, Memory, cross_entropy
 from seq2split.layers.recurrent import State
+from seq2split.layers.weights import add_weight
 
 CELLS = {"lstm": LSTM, "gru": GRU}
 ATTENTIONS = {"luong": Luong, "bahdanau": Bahdanau}
@@ -168,12 +169,8 @@ class Decoder(keras.Layer):
         self.attention = _built(self, attend, memory)
         self.bridge = _dense(self, memory, units * layers, "bridge")
         self.combine = _dense(self, units + memory, units, "combine")
-        self.projection = (
-            None
-            if tied_embeddings
-            else self.add_weight(name="projection", shape=(vocabulary, units), initializer="glorot_uniform")
-        )
-        self.output_bias = self.add_weight(name="output_bias", shape=(vocabulary,), initializer="zeros")
+        self.projection = None if tied_embeddings else add_weight(self, "projection", (vocabulary, units))
+        self.output_bias = add_weight(self, "output_bias", (vocabulary,), "zeros")
 
     @_unconverted
     def call(self, encoded: Encoded, target: Sequences, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
@@ -272,14 +269,14 @@ class Decoder(keras.Layer):
 
 
 def _add_embeddings(layer: keras.Layer, vocabulary: int, size: int) -> keras.Variable:
-    return layer.add_weight(
-        name="embeddings", shape=(vocabulary, size), initializer=keras.initializers.RandomNormal(stddev=size**-0.5)
-    )
+    initializer = keras.initializers.RandomNormal(stddev=size**-0.5)
+    return add_weight(layer, "embeddings", (vocabulary, size), initializer)
 
 
 def _dropouts(layer: keras.Layer, rate: float, count: int, seed: int | None) -> list[keras.layers.Dropout]:
     seeds = [None if seed is None else seed + index for index in range(count)]
-    return [keras.layers.Dropout(rate, seed=seed, dtype=layer.variable_dtype) for seed in seeds]
+    with keras.name_scope(layer.name):
+        return [keras.layers.Dropout(rate, seed=seed, dtype=layer.variable_dtype) for seed in seeds]
 
 
 def _recurrent(layer: keras.Layer, cell: str, units: int, inputs: int, depth: int, reverse: bool = False) -> LSTM | GRU:

@@ -1,0 +1,93 @@
+"""What a run must not lose when it is killed: variables, optimizers, random state, its place in the data, its best."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import tensorflow as tf
+
+from seq2split.batching import Batch
+
+
+class Progress(tf.Module):
+    """How far a run is. Its numbers are variables, so that a checkpoint holds them.
+
+    Attributes:
+        step: Training steps done.
+        epoch: The epoch of the next batch, from 0.
+        index: That batch's number in the epoch, from 0.
+        tokens: Real source and target positions trained on.
+        seconds: Time spent in steps and validations, over all sessions.
+        best: The best validation's figure; its sign is such that higher is better.
+        best_step: When that was.
+        stale: Validations since.
+    """
+
+    def __init__(self):
+        super().__init__()
+        for name in ("step", "epoch", "index", "tokens", "best_step", "stale"):
+            setattr(self, name, tf.Variable(0, dtype=tf.int64, trainable=False, name=name))
+        self.seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False, name="seconds")
+        self.best = tf.Variable(-math.inf, dtype=tf.float64, trainable=False, name="best")
+
+    def advance(self, batch: Batch, seconds: float) -> None:
+        """Notes that a batch was trained on."""
+        last = batch.index + 1 == batch.epoch_batches
+        self.step.assign_add(1)
+        self.tokens.assign_add(batch.tokens)
+        self.seconds.assign_add(seconds)
+        self.epoch.assign(batch.epoch + 1 if last else batch.epoch)
+        self.index.assign(0 if last else batch.index + 1)
+
+    def judge(self, figure: float) -> bool:
+        """Notes a validation's figure, and returns whether it is the best so far."""
+        better = figure > float(self.best)
+        self.stale.assign(0 if better else self.stale + 1)
+        if better:
+            self.best.assign(figure)
+            self.best_step.assign(self.step)
+        return better
+
+    def __str__(self) -> str:
+        return f"step {int(self.step)} (epoch {int(self.epoch) + 1}, batch {int(self.index) + 1})"
+
+
+class Checkpoints:
+    """The latest checkpoints of a run, and its best one.
+
+    Args:
+        latest: The directory of the latest two.
+        best: The directory of the best.
+        progress: How far the run is.
+        parts: The layers of the model, by name.
+        optimizers: Its optimizers, by name.
+    """
+
+    def __init__(
+        self, latest: Path, best: Path, progress: Progress, parts: dict[str, tf.Module], optimizers: dict[str, object]
+    ):
+        self._progress = progress
+        self._whole = tf.train.Checkpoint(
+            progress=progress, **parts, **{f"optimizer_{name}": one for name, one in optimizers.items()}
+        )
+        self._latest = tf.train.CheckpointManager(self._whole, str(latest), max_to_keep=2)
+        self._best = tf.train.CheckpointManager(tf.train.Checkpoint(**parts), str(best), max_to_keep=1)
+
+    def restore(self) -> str:
+        """Restores the latest checkpoint if there is one, and says where the run stands."""
+        path = self._latest.latest_checkpoint
+        if path is None:
+            return f"starting a new run; checkpoints go to {self._latest.directory}"
+        self._whole.restore(path).assert_consumed()
+        return f"resuming from {path}: next is {self._progress}"
+
+    def save(self) -> None:
+        """Writes a checkpoint of everything, unless this step has one."""
+        step = int(self._progress.step)
+        if not (self._latest.latest_checkpoint or "").endswith(f"-{step}"):
+            self._latest.save(checkpoint_number=step)
+
+    def save_best(self) -> None:
+        """Writes the parts as the best so far."""
+        self._best.save(checkpoint_number=int(self._progress.step))

@@ -1,0 +1,181 @@
+"""The command line: `seq2split train`, `evaluate`, `translate` and `inspect`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+OVERLONG = ("error", "truncate", "skip")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+        arguments: Of the command line; those of the process by default.
+
+    Returns:
+        The exit status: 0; 1 if a training diverged; 2 for bad input; 130 if it was interrupted.
+    """
+    chosen = _parser().parse_args(arguments)
+    from seq2split.training import Interrupted  # TensorFlow takes seconds to import: --help should not
+
+    try:
+        chosen.command(chosen)
+    except (ValueError, OSError) as error:
+        return _fail(error, 2)
+    except FloatingPointError as error:
+        return _fail(error, 1)
+    except Interrupted as error:
+        return _fail(error, 130)
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _fail(error: Exception, status: int) -> int:
+    notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", []))
+    print(f"seq2split: {error}{notes}", file=sys.stderr)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="seq2split", description="Bucketed sequence-to-sequence models, split into parts: E + D graphs, not E x D."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    train = _command(commands, "train", _train, "train a translation model, or resume its training")
+    train.add_argument("config", nargs="?", help="configuration, a TOML file (default: the embedded example)")
+    train.add_argument("--run", help="directory of the run (default: runs/NAME for NAME.toml)")
+    train.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, such as model.units=512"
+    )
+
+    evaluate = _command(commands, "evaluate", _evaluate, "translate a test set and print BLEU and chrF")
+    evaluate.add_argument("run", help="directory of a run")
+    evaluate.add_argument("--source", required=True, help="source sentences, plain text or .gz")
+    evaluate.add_argument("--reference", required=True, help="their translations")
+    evaluate.add_argument("--output", help="file to write the model's translations to")
+    _add_overlong(evaluate)
+
+    translate = _command(commands, "translate", _translate, "translate sentences, one a line")
+    translate.add_argument("run", help="directory of a run")
+    translate.add_argument("--input", default="-", help="source sentences, plain text or .gz (default: standard input)")
+    translate.add_argument("--output", default="-", help="file to write translations to (default: standard output)")
+    _add_overlong(translate)
+
+    inspect = _command(commands, "inspect", _inspect, "show parts, buckets, part graphs and residual bytes")
+    inspect.add_argument("run", metavar="RUN|CONFIG", help="directory of a run, or a configuration")
+    inspect.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as of train")
+    return parser
+
+
+def _command(commands: argparse._SubParsersAction, name: str, function: object, text: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text.capitalize() + ".")
+    parser.set_defaults(command=function)
+    return parser
+
+
+def _add_overlong(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--overlong",
+        choices=OVERLONG,
+        help="what becomes of sentences longer than the last source bucket (default: data.overlong of the run)",
+    )
+
+
+def _train(chosen: argparse.Namespace) -> None:
+    from seq2split.config import load
+    from seq2split.training import Trainer
+    from seq2split.translation import Translator
+
+    with _configuration(chosen.config) as path:
+        config = load(path, chosen.set)
+        run = chosen.run or str(Path("runs", Path(path).stem))
+        trainer = Trainer(config, run)
+        trainer.train()
+    samples = config.training.samples
+    if samples:
+        print("\nTranslations by the best model:\n")
+        print(trainer.samples(Translator.load(run)))
+    print(f"\nTry:  echo ... | seq2split translate {run}")
+
+
+@contextmanager
+def _configuration(path: str | None):
+    """The path of a configuration; of the embedded one, wherever the package is installed, by default."""
+    if path is not None:
+        yield path
+    else:
+        with resources.as_file(resources.files("seq2split.data")) as data:
+            yield str(data / "default.toml")
+
+
+def _evaluate(chosen: argparse.Namespace) -> None:
+    from seq2split.evaluation import score
+    from seq2split.text import read_parallel
+
+    source, reference = read_parallel([chosen.source], [chosen.reference])
+    translations = _run_translator(chosen, source)
+    if chosen.output:
+        _write_lines(chosen.output, translations)
+    for result in score(translations, reference):
+        print(f"{result.text}\n  {result.signature}")
+
+
+def _translate(chosen: argparse.Namespace) -> None:
+    from seq2split.text import read_lines, split_lines
+
+    source = split_lines(sys.stdin.buffer.read(), "standard input") if chosen.input == "-" else read_lines(chosen.input)
+    translations = _run_translator(chosen, source)
+    if chosen.output == "-":
+        sys.stdout.writelines(line + "\n" for line in translations)
+    else:
+        _write_lines(chosen.output, translations)
+
+
+def _run_translator(chosen: argparse.Namespace, source: list[str]) -> list[str]:
+    from seq2split.translation import Translator
+
+    translator = Translator.load(chosen.run)
+    overlong = chosen.overlong or translator.config.data.overlong
+    translations, admission = translator.translate(source, overlong, progress=sys.stderr.isatty())
+    if admission.truncated or admission.skipped:
+        print(
+            f"seq2split: of {len(source)} sentences {admission.truncated} were truncated and {admission.skipped} were "
+            "skipped (their translations are empty): they are longer than the last source bucket",
+            file=sys.stderr,
+        )
+    return translations
+
+
+def _write_lines(path: str, lines: list[str]) -> None:
+    from seq2split.files import write_atomically
+
+    write_atomically(Path(path), "".join(line + "\n" for line in lines).encode())
+
+
+def _inspect(chosen: argparse.Namespace) -> None:
+    from seq2split.config import load
+    from seq2split.inspection import inspect_model
+    from seq2split.run import RunDirectory
+    from seq2split.training import prepare
+
+    with tempfile.TemporaryDirectory() as scratch:
+        is_run = Path(chosen.run).is_dir()
+        config = RunDirectory(chosen.run).config() if is_run else load(chosen.run, chosen.set)
+        translator = prepare(config, RunDirectory(chosen.run if is_run else scratch))[1]
+        print(inspect_model(translator.model, config.batches.tokens, progress=sys.stderr.isatty()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

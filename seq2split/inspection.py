@@ -1,0 +1,69 @@
+"""What a model consists of, as tables: parts, parameters, buckets, part graphs, and the bytes that each carries."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import tensorflow as tf
+from tqdm import tqdm
+
+from seq2split.model import Node, SplitModel
+
+
+def inspect_model(model: SplitModel, tokens: int, progress: bool = True) -> str:
+    """Describes a model.
+
+    Args:
+        model: The model.
+        tokens: Padded positions of both sides in a batch, from which the rows of each part graph follow.
+        progress: Whether to show a bar while the part graphs are traced.
+
+    Returns:
+        Two tables: the parts, and the part graphs with the residuals of a batch whose other side is as long.
+    """
+    parts = [_describe_part(node) for node in model.nodes.values()]
+    todo = [(name, length) for name, node in model.nodes.items() if node.buckets for length in node.buckets.boundaries]
+    with tqdm(todo, desc="tracing part graphs", unit="graph", disable=not progress, leave=False) as bar:
+        graphs = [_describe_graph(model, name, length, max(1, tokens // (2 * length))) for name, length in bar]
+    carried = ("part", "bucket", "rows", "residuals", "carried MiB", "aliases MiB")
+    return "\n\n".join(
+        (
+            _table(("part", "reads", "variables", "parameters", "buckets"), parts),
+            _table(carried, graphs),
+            f"{len(graphs)} part graphs. Residuals are what a forward hands to its backward; aliases (inputs, outputs, "
+            "variables) cost no memory. The last part runs both passes in one graph and carries none.",
+        )
+    )
+
+
+def _describe_part(node: Node) -> tuple:
+    variables = node.part.trainable_variables
+    parameters = sum(math.prod(variable.shape) for variable in variables)
+    buckets = ", ".join(map(str, node.buckets.boundaries)) if node.buckets else "-"
+    return node.name, ", ".join(node.reads), len(variables), f"{parameters:,}", buckets
+
+
+def _describe_graph(model: SplitModel, name: str, length: int, rows: int) -> tuple:
+    if name == list(model.nodes)[-1]:
+        return name, length, rows, "-", "-", "-"
+    specs = tf.nest.map_structure(lambda spec: _with_rows(spec, rows), model.specs(name, length))
+    residuals = model.nodes[name].part.build(*specs).residual_specs
+    carried = [spec.nbytes for spec in residuals if spec.kind == "computed"]
+    aliases = [spec.nbytes for spec in residuals if spec.kind != "computed"]
+    return name, length, rows, len(residuals), _mebibytes(carried), _mebibytes(aliases)
+
+
+def _with_rows(spec: tf.TensorSpec, rows: int) -> tf.TensorSpec:
+    return tf.TensorSpec([rows, *spec.shape[1:]], spec.dtype)
+
+
+def _mebibytes(sizes: Sequence[int | None]) -> str:
+    return "unknown" if None in sizes else f"{sum(sizes) / 2**20:.2f}"
+
+
+def _table(titles: Sequence[str], rows: Iterable[Sequence]) -> str:
+    cells = [[str(cell) for cell in row] for row in (titles, *rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])

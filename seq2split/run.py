@@ -1,0 +1,161 @@
+"""The directory of a run: configuration, vocabularies, buckets, checkpoints; it can be moved and shared as it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from seq2split.batching import ParallelCorpus
+from seq2split.buckets import Buckets
+from seq2split.config import Config, ConfigError, differences, dumps, load
+from seq2split.files import write_atomically
+from seq2split.text import Vocabulary
+
+SIDES = ("source", "target")
+_MAY_CHANGE = (
+    "training.",
+    "optimizer.learning_rate",
+    "optimizer.schedule",
+    "optimizer.warmup_steps",
+    "optimizer.weight_decay",
+)
+
+
+class RunDirectory:
+    """The files of a run.
+
+    Args:
+        path: The directory; made when something is written.
+
+    Attributes:
+        path: The directory.
+        latest: The directory of the latest checkpoints.
+        best: The directory of the best one.
+        events: The directory of TensorBoard's event files.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.latest, self.best, self.events = (self.path / name for name in ("checkpoints", "best", "events"))
+        self._config, self._buckets = self.path / "config.toml", self.path / "buckets.json"
+
+    def config(self) -> Config:
+        """The configuration of the run.
+
+        Raises:
+            ValueError: The directory holds no run.
+        """
+        if not self._config.exists():
+            raise ValueError(f"{self.path} is no run directory: it has no {self._config.name}. Train it first.")
+        return load(self._config)
+
+    def freeze(self, config: Config) -> list[str]:
+        """Writes the configuration, if it may replace the one that is there.
+
+        Args:
+            config: The configuration.
+
+        Returns:
+            The keys that changed.
+
+        Raises:
+            ConfigError: Keys changed that decide about the model or the data.
+        """
+        changed = differences(self.config(), config) if self._config.exists() else []
+        fixed = [key for key in changed if not key.startswith(_MAY_CHANGE)]
+        if fixed:
+            raise ConfigError(
+                f"{self.path} holds a run with other settings of {', '.join(fixed)}, which cannot change in a run: "
+                "give the new one another directory with --run, or set the old values to resume the old one."
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_atomically(self._config, dumps(config).encode())
+        return changed
+
+    def vocabularies(self, config: Config, lines: dict[str, list[str]] | None = None) -> dict[str, Vocabulary]:
+        """The vocabularies of the run.
+
+        Args:
+            config: The configuration.
+            lines: For each side the text to train on what is not there yet.
+
+        Returns:
+            The vocabularies of `source` and `target`; one and the same if it is joint.
+        """
+        paths = {side: self.path / f"{'joint' if config.vocabulary.joint else side}.model" for side in SIDES}
+        for side, path in paths.items():
+            if lines is not None and not path.exists():
+                self._make_vocabulary(config, side, path, lines)
+        return {side: Vocabulary(path) for side, path in paths.items()}
+
+    def buckets(self, config: Config, corpus: ParallelCorpus | None = None) -> dict[str, Buckets]:
+        """The buckets of the run.
+
+        Args:
+            config: The configuration.
+            corpus: What to fit them to if they are not there yet.
+
+        Returns:
+            The buckets of `source` and `target`.
+        """
+        if corpus is not None and not self._buckets.exists():
+            settings = {side: getattr(config.buckets, side) for side in SIDES}
+            made = {side: _make_buckets(settings[side], corpus.lengths(side)).boundaries for side in SIDES}
+            write_atomically(self._buckets, json.dumps(made).encode())
+        stored = json.loads(self._buckets.read_text())
+        return {side: Buckets(stored[side]) for side in SIDES}
+
+    @staticmethod
+    def _make_vocabulary(config: Config, side: str, path: Path, lines: dict[str, list[str]]) -> None:
+        settings = config.vocabulary
+        given = settings.source_model if side == "source" else settings.target_model
+        if given:
+            write_atomically(path, Vocabulary(given).path.read_bytes())
+        else:
+            text = lines["source"] + lines["target"] if settings.joint else lines[side]
+            Vocabulary.train(text, path, settings.size, settings.algorithm)
+
+
+def admit(
+    corpus: ParallelCorpus, buckets: dict[str, Buckets], overlong: str, name: str
+) -> tuple[ParallelCorpus, str | None]:
+    """Applies the choice about overlong sentences to a corpus.
+
+    Args:
+        corpus: The sentence pairs.
+        buckets: Of both sides.
+        overlong: `error`, `truncate` or `skip`, which leaves out the whole pair.
+        name: What messages call the corpus.
+
+    Returns:
+        The pairs that stay, and what to tell the user about the others, if any.
+
+    Raises:
+        OverlongError: A sentence is too long and `overlong` is `error`.
+    """
+    admissions = {}
+    for side in SIDES:
+        try:
+            admissions[side] = buckets[side].admit(corpus.lengths(side), overlong)
+        except ValueError as error:
+            error.add_note(f"These are the pieces of the {name} corpus, {side} side; data.overlong decides about them.")
+            raise
+    kept = np.intersect1d(admissions["source"].kept, admissions["target"].kept)
+    longest = {side: buckets[side].boundaries[-1] for side in SIDES}
+    sides = {side: [cut(getattr(corpus, side)[at], longest[side]) for at in kept] for side in SIDES}
+    truncated = " and ".join(f"{admissions[side].truncated} {side}" for side in SIDES if admissions[side].truncated)
+    done = [f"truncated {truncated} sentences"] if truncated else []
+    done += [f"skipped {len(corpus) - len(kept)} of {len(corpus)} pairs"] if len(kept) < len(corpus) else []
+    told = f"{name} corpus: {', '.join(done)}, longer than the last bucket ({longest})" if done else None
+    return ParallelCorpus(**sides), told
+
+
+def cut(row: np.ndarray, length: int) -> np.ndarray:
+    """A row of pieces cut to a length; the last piece, which ends the sentence, stays the last."""
+    return row if len(row) <= length else np.append(row[: length - 1], row[-1])
+
+
+def _make_buckets(setting: int | tuple[int, ...], lengths: np.ndarray) -> Buckets:
+    return Buckets.fit(lengths, setting) if isinstance(setting, int) else Buckets(setting)

@@ -1,0 +1,40 @@
+"""Scalars and texts for TensorBoard.
+
+`tf.summary.scalar` needs the tensorboard package to write; `tf.summary.write` needs it only to be looked at, later and
+elsewhere.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import tensorflow as tf
+
+_SCALAR, _TENSOR = 1, 2  # tensorboard's DataClass
+
+
+class SummaryWriter:
+    """Appends to the event files of a directory.
+
+    Args:
+        path: The directory.
+    """
+
+    def __init__(self, path: Path):
+        self._writer = tf.summary.create_file_writer(str(path))
+
+    def scalars(self, step: int, **values: float) -> None:
+        """Writes numbers, each under its name."""
+        for name, value in values.items():
+            self._write(name, tf.constant(value, tf.float32), step, "scalars", _SCALAR)
+        self._writer.flush()
+
+    def text(self, step: int, name: str, text: str) -> None:
+        """Writes a text in Markdown."""
+        self._write(name, tf.constant([text]), step, "text", _TENSOR)
+
+    def _write(self, name: str, value: tf.Tensor, step: int, plugin: str, data_class: int) -> None:
+        metadata = tf.compat.v1.SummaryMetadata(data_class=data_class)
+        metadata.plugin_data.plugin_name = plugin
+        with self._writer.as_default():
+            tf.summary.write(name, value, step=step, metadata=metadata)

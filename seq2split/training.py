@@ -1,0 +1,191 @@
+"""The training loop: steps, validations, checkpoints, and a run that can be killed at any moment and started again."""
+
+from __future__ import annotations
+
+import math
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import tensorflow as tf
+from tqdm import tqdm
+
+from seq2split.batching import BatchPlan, ParallelCorpus, stream
+from seq2split.checkpoints import Checkpoints, Progress
+from seq2split.config import Config
+from seq2split.meter import Meter
+from seq2split.optimization import Updater
+from seq2split.run import SIDES, RunDirectory, admit
+from seq2split.summaries import SummaryWriter
+from seq2split.text import read_parallel
+from seq2split.translation import Translator
+from seq2split.validation import Validation
+
+
+class Interrupted(Exception):  # noqa: N818 it is no error
+    """The run was asked to stop, and has saved where it stands."""
+
+
+class Trainer:
+    """A training run.
+
+    Args:
+        config: The configuration.
+        path: The run directory; a run that it holds is resumed.
+
+    Attributes:
+        translator: What is trained.
+        progress: How far it is.
+
+    Raises:
+        ConfigError: The directory holds a run of another model or of other data.
+        ValueError: A file of the configuration is wrong, or a sentence is longer than the last bucket.
+    """
+
+    def __init__(self, config: Config, path: str | Path):
+        self._settings, run = config.training, RunDirectory(path)
+        changed = run.freeze(config)
+        if changed:
+            say(f"changed in this run: {', '.join(changed)}")
+        self._corpus, self.translator = prepare(config, run)
+        self._model = self.translator.model
+        self._validation = Validation(config, self.translator)
+        if self._validation.told:
+            say(self._validation.told)
+        self._updater = Updater(
+            {name: node.part.trainable_variables for name, node in self._model.nodes.items()},
+            config.optimizer,
+            clip_norm=self._settings.clip_norm,
+            total_steps=self._settings.steps,
+        )
+        self.progress = Progress()
+        parts = {"encoder": self.translator.encoder, "decoder": self.translator.decoder}
+        self._checkpoints = Checkpoints(run.latest, run.best, self.progress, parts, self._updater.optimizers)
+        self._plan = BatchPlan(
+            self._corpus,
+            self.translator.buckets,
+            mode=config.batches.mode,
+            tokens=config.batches.tokens,
+            row_multiple=config.batches.row_multiple,
+            seed=config.seed,
+        )
+        self._summaries = SummaryWriter(run.events)
+
+    def train(self) -> None:
+        """Trains to the last step, or until the validations stop improving.
+
+        Raises:
+            Interrupted: It was asked to stop, and has saved where it stands.
+            FloatingPointError: The gradients are not finite.
+        """
+        progress, settings = self.progress, self._settings
+        say(self._checkpoints.restore())
+        if settings.build_ahead:
+            self._model.build()
+        batches = stream(self._corpus, self._plan, int(progress.epoch), int(progress.index))
+        meter = Meter(self.translator.buckets, int(progress.step), settings.steps)
+        with _asked_to_stop() as asked:
+            while not self._finished():
+                batch = next(batches)
+                (loss, nll), gradients = self._model.loss_and_gradients(batch.fields)
+                self._check_finite(self._updater(gradients))
+                progress.advance(batch, meter.count(batch, float(loss), float(nll)))
+                if progress.step % settings.log_every == 0:
+                    rate = self._updater.learning_rate
+                    self._summaries.scalars(int(progress.step), **meter.window(), learning_rate=rate)
+                if progress.step % settings.validate_every == 0 or progress.step == settings.steps:
+                    self._validate()
+                    progress.seconds.assign_add(meter.skip())
+                if progress.step % settings.checkpoint_every == 0 or self._finished() or asked:
+                    self._checkpoints.save()
+                if asked and not self._finished():
+                    raise Interrupted(f"stopped after step {int(progress.step)}; start it again to resume")
+        meter.close()
+        say(self._outcome())
+
+    def samples(self, translator: Translator) -> str:
+        """Translations of the first validation sentences, as many as the configuration shows."""
+        return self._validation.samples(translator, self._settings.samples)
+
+    def _finished(self) -> bool:
+        patience = self._settings.patience
+        return self.progress.step >= self._settings.steps or bool(patience and self.progress.stale >= patience)
+
+    def _validate(self) -> None:
+        """Scores the validation corpus, shows samples, and keeps the model if it is the best so far."""
+        step, result = int(self.progress.step), self._validation.run()
+        better = self.progress.judge(result.bleu if self._settings.criterion == "bleu" else -result.loss)
+        if better:
+            self._checkpoints.save_best()
+        say(f"step {step}: validation {result}{', the best so far' if better else ''}")
+        if self._settings.samples:
+            samples = self.samples(self.translator)
+            say(samples)
+            self._summaries.text(step, "samples", samples.replace("\n", "  \n"))
+        self._summaries.scalars(
+            step, validation_loss=result.loss, validation_perplexity=math.exp(result.loss), validation_bleu=result.bleu
+        )
+
+    def _check_finite(self, norm: tf.Tensor) -> None:
+        if not math.isfinite(float(norm)):
+            raise FloatingPointError(
+                f"the gradient norm is {float(norm)} in step {int(self.progress.step) + 1}, so the variables are lost; "
+                "the checkpoints before are good. Lower optimizer.learning_rate or training.clip_norm, or raise "
+                "optimizer.warmup_steps, and start the run again."
+            )
+
+    def _outcome(self) -> str:
+        progress, criterion = self.progress, self._settings.criterion
+        early = (
+            f": {int(progress.stale)} validations without improvement" if progress.step < self._settings.steps else ""
+        )
+        best = abs(float(progress.best))
+        seconds = float(progress.seconds)
+        return (
+            f"finished after step {int(progress.step)}{early}; best validation {criterion} {best:.2f} at step "
+            f"{int(progress.best_step)}; {seconds / 60:.1f} minutes, "
+            f"{int(progress.tokens) / max(seconds, 1e-9):,.0f} source and target tokens/s, validations included"
+        )
+
+
+def say(text: str) -> None:
+    """Prints a line to standard error, above a progress bar if there is one."""
+    tqdm.write(text, file=sys.stderr)
+
+
+def prepare(config: Config, run: RunDirectory) -> tuple[ParallelCorpus, Translator]:
+    """The training corpus in pieces, and a translator with new variables."""
+    lines = dict(zip(SIDES, read_parallel(config.data.train_source, config.data.train_target), strict=True))
+    vocabularies = run.vocabularies(config, lines)
+    corpus = ParallelCorpus(*(vocabularies[side].encode(lines[side]) for side in SIDES))
+    buckets = run.buckets(config, corpus)
+    corpus, told = admit(corpus, buckets, config.data.overlong, "training")
+    if told:
+        say(told)
+    for side in SIDES:
+        padding = buckets[side].padding_share(corpus.lengths(side))
+        say(f"{side} buckets {list(buckets[side].boundaries)}, {padding:.1%} padding, {len(corpus)} sentences")
+    return corpus, Translator(config, vocabularies, buckets)
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[list[int]]:
+    """Collects the first interrupt or termination signal, so that the step can end; a second one acts at once."""
+    asked: list[int] = []
+    before = {}
+
+    def note(number: int, _frame: object) -> None:
+        asked.append(number)
+        for each, handler in before.items():
+            signal.signal(each, handler)
+        say("stopping after this step; once more stops at once")
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before[number] = signal.signal(number, note)
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

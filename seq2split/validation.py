@@ -1,0 +1,71 @@
+"""The validation corpus: its loss, its translations and their BLEU."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from seq2split.batching import BatchPlan, ParallelCorpus, stream
+from seq2split.config import Config
+from seq2split.evaluation import score
+from seq2split.run import SIDES, admit
+from seq2split.text import read_parallel
+from seq2split.translation import Translator
+
+
+@dataclass(frozen=True)
+class Result:
+    """A validation.
+
+    Attributes:
+        loss: The negative log-likelihood of a target piece in nats.
+        bleu: SacreBLEU's BLEU of greedy translations.
+    """
+
+    loss: float
+    bleu: float
+
+    def __str__(self) -> str:
+        return f"loss {self.loss:.3f}, perplexity {math.exp(self.loss):.2f}, BLEU {self.bleu:.2f}"
+
+
+class Validation:
+    """Validates a translator.
+
+    Args:
+        config: The configuration.
+        translator: The translator.
+
+    Raises:
+        OverlongError: A sentence is longer than the last bucket, and the configuration says that this is an error.
+    """
+
+    def __init__(self, config: Config, translator: Translator):
+        self._translator, self._overlong = translator, config.data.overlong
+        lines = read_parallel(config.data.valid_source, config.data.valid_target)
+        self._lines = dict(zip(SIDES, lines, strict=True))
+        pieces = (translator.vocabularies[side].encode(self._lines[side]) for side in SIDES)
+        self._corpus, self.told = admit(ParallelCorpus(*pieces), translator.buckets, self._overlong, "validation")
+        self._plan = BatchPlan(self._corpus, translator.buckets, tokens=config.batches.tokens)
+
+    def run(self) -> Result:
+        """Translates and scores the corpus."""
+        translations, _ = self._translator.translate(self._lines["source"], self._overlong)
+        bleu, _ = score(translations, self._lines["target"])
+        return Result(self._loss(), bleu.value)
+
+    def samples(self, translator: Translator, count: int) -> str:
+        """The first sentences of the corpus with a translator's translations, as text."""
+        source, reference = (self._lines[side][:count] for side in SIDES)
+        translations, _ = translator.translate(source, self._overlong)
+        rows = zip(source, reference, translations, strict=True)
+        return "\n\n".join(f"  source       {s}\n  reference    {r}\n  translation  {t}" for s, r, t in rows)
+
+    def _loss(self) -> float:
+        total, targets = 0.0, 0
+        for batch in stream(self._corpus, self._plan):
+            _, nll = self._translator.model.losses(batch.fields)
+            total, targets = total + float(nll) * batch.targets, targets + batch.targets
+            if batch.index + 1 == batch.epoch_batches:
+                return total / targets
+        raise AssertionError("a stream has no end")
