@@ -1,10 +1,19 @@
-"""Bucketed sequence-to-sequence models for TensorFlow, split into parts."""
+"""Bucketed sequence-to-sequence models for TensorFlow, split into parts.
 
-from seq2split.buckets import Admission, Buckets, OverlongError
-from seq2split.carry import Sequences
-from seq2split.model import Node, SplitModel
-from seq2split.partition import Part, PartGraph, Residuals
-from seq2split.tracing import ResidualSpec
+The names below are the public ones; ready layers and models are in `seq2split.layers` and `seq2split.models`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from seq2split.buckets import Admission, Buckets, OverlongError
+    from seq2split.carry import Sequences
+    from seq2split.model import Node, SplitModel
+    from seq2split.partition import Part, PartGraph, Residuals
+    from seq2split.tracing import ResidualSpec
 
 __all__ = [
     # the engine
@@ -12,7 +21,7 @@ __all__ = [
     "PartGraph",
     "ResidualSpec",
     "Residuals",
-    # buckets and models of several parts
+    # buckets, and models of several parts
     "Admission",
     "Buckets",
     "Node",
@@ -20,3 +29,24 @@ __all__ = [
     "Sequences",
     "SplitModel",
 ]
+
+_MODULES = {
+    "buckets": ("Admission", "Buckets", "OverlongError"),
+    "carry": ("Sequences",),
+    "model": ("Node", "SplitModel"),
+    "partition": ("Part", "PartGraph", "Residuals"),
+    "tracing": ("ResidualSpec",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first asked for: the command line's help must not wait for TensorFlow."""
+    for module, names in _MODULES.items():
+        if name in names:
+            globals()[name] = getattr(import_module(f"seq2split.{module}"), name)
+            return globals()[name]
+    raise AttributeError(f"module 'seq2split' has no attribute {name!r}; its public names are {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -6,12 +6,12 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # of the graph optimizer's warnings none helps a user
 
 OVERLONG = ("error", "truncate", "skip")
 
@@ -26,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0; 1 if a training diverged; 2 for bad input; 130 if it was interrupted.
     """
     chosen = _parser().parse_args(arguments)
-    from seq2split.training import Interrupted  # TensorFlow takes seconds to import: --help should not
+    with _quiet():  # TensorFlow takes seconds to import, so --help doesn't
+        from seq2split.training import Interrupted
 
     try:
         chosen.command(chosen)
@@ -39,6 +40,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Holds back what native code writes to standard error, unless it ends in an exception.
+
+    TensorFlow greets with lines about its build and about GPUs that no setting turns off.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(kept, held.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def _fail(error: Exception, status: int) -> int:
@@ -111,7 +133,7 @@ def _train(chosen: argparse.Namespace) -> None:
 
 
 @contextmanager
-def _configuration(path: str | None):
+def _configuration(path: str | None) -> Iterator[str]:
     """The path of a configuration; of the embedded one, wherever the package is installed, by default."""
     if path is not None:
         yield path
@@ -169,12 +191,17 @@ def _inspect(chosen: argparse.Namespace) -> None:
     from seq2split.inspection import inspect_model
     from seq2split.run import RunDirectory
     from seq2split.training import prepare
+    from seq2split.translation import Translator
 
-    with tempfile.TemporaryDirectory() as scratch:
-        is_run = Path(chosen.run).is_dir()
-        config = RunDirectory(chosen.run).config() if is_run else load(chosen.run, chosen.set)
-        translator = prepare(config, RunDirectory(chosen.run if is_run else scratch))[1]
-        print(inspect_model(translator.model, config.batches.tokens, progress=sys.stderr.isatty()))
+    if Path(chosen.run).is_dir():
+        run = RunDirectory(chosen.run)
+        config = run.config()
+        translator = Translator(config, run.vocabularies(config), run.buckets(config))
+    else:
+        config = load(chosen.run, chosen.set)
+        with tempfile.TemporaryDirectory() as scratch:
+            _, translator = prepare(config, RunDirectory(scratch))
+    print(inspect_model(translator.model, config.batches.tokens, progress=sys.stderr.isatty()))
 
 
 if __name__ == "__main__":

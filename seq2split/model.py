@@ -96,7 +96,13 @@ class SplitModel:
     def __init__(
         self, nodes: Iterable[Node], *, fields: Mapping[str, tf.TensorSpec] | None = None, row_multiple: int = 1
     ):
+        nodes = list(nodes)
         self.nodes = {node.name: node for node in nodes}
+        if not nodes or len(self.nodes) < len(nodes):
+            raise ValueError(
+                f"SplitModel was given parts of the names {[node.name for node in nodes]}; it takes at least one, and "
+                "wires them by name: give each a name of its own with Part(..., name=...)."
+            )
         self.graphs: dict[tuple[str, int], PartGraph] = {}
         """The part graphs built so far, by part and bucket."""
         self._fields = dict(fields or {})
@@ -157,7 +163,16 @@ class SplitModel:
 
         Returns:
             The nest that the part returns; each `Sequences` in it is padded to the longest bucket that occurs.
+
+        Raises:
+            ValueError: There is no such part, or it is the last, which returns losses and no rows; or as of
+                `loss_and_gradients`.
         """
+        if name not in self.nodes or name == self._last:
+            raise ValueError(
+                f"infer was asked for the rows of part {name!r}; expected one of {list(self.nodes)[:-1]}. For what the "
+                "last part returns call losses(batch)."
+            )
         needed = self._upstream(name)
         step = _Step(self, batch, needed)
         for part in needed:
@@ -174,7 +189,7 @@ class SplitModel:
         with tqdm(todo, desc="building part graphs", unit="graph", disable=not progress) as bar:
             for node, length in bar:
                 bar.set_postfix_str(f"{node.name} {length}")
-                self.graph(node.name, length)._traced(self._training_pass(node.name))
+                self.graph(node.name, length).trace(self._training_pass(node.name))
 
     def graph(self, name: str, length: int) -> PartGraph:
         """The part graph of one bucket, built when it is first asked for.
@@ -335,13 +350,14 @@ class _Step:
         """The part graph of each group of a part, with its inputs."""
         node = self._model.nodes[name]
         for index, group in enumerate(self._groups[name]):
+            graph = self._model.graph(name, group.length)  # first: it checks the boundaries
             inputs = [
                 self._field_rows(read, group)
                 if read in self._fields
                 else follow(self._route(read, name)[index], self.outputs[read])
                 for read in node.reads
             ]
-            yield self._model.graph(name, group.length), inputs
+            yield graph, inputs
 
     def _field_rows(self, field: str, group: Group) -> Sequences:
         values, lengths = self._fields[field]

@@ -94,8 +94,7 @@ class Part:
                 named.
         """
         graph = PartGraph(self, specs)
-        for name in trace:
-            graph._traced(name)
+        graph.trace(*trace)
         return graph
 
     def _call(self, args: tuple[Nest, ...], training: bool) -> Nest:
@@ -242,7 +241,7 @@ class PartGraph:
         """
         traced = self._traced("value_and_gradients")
         flat = self._inputs.flatten(inputs)
-        results = traced.run([*flat, tf.convert_to_tensor(loss_ct, tf.float64)])
+        results = traced.run([*flat, self._scalar(loss_ct)])
         count = len(traced.outputs.specs)
         return (traced.outputs.pack(results[:count]), *traced.gradients.pack(results[count:]))
 
@@ -260,6 +259,27 @@ class PartGraph:
         """
         traced = self._traced("infer")
         return traced.outputs.pack(traced.run(self._inputs.flatten(inputs)))
+
+    def _scalar(self, loss_ct: float | tf.Tensor) -> tf.Tensor:
+        scalar = tf.cast(loss_ct if tf.is_tensor(loss_ct) else tf.constant(loss_ct, tf.float64), tf.float64)
+        if scalar.shape.rank != 0:
+            raise ValueError(
+                f"{self}: value_and_gradients was given a loss_ct of shape {scalar.shape.as_list()}; expected a "
+                "scalar, the cotangent of the loss. Reduce it, or use forward and backward."
+            )
+        return scalar
+
+    def trace(self, *passes: str) -> None:
+        """Traces passes now that would otherwise be traced when they are first called.
+
+        Args:
+            *passes: Of `forward` (with its backward), `value_and_gradients` and `infer`.
+
+        Raises:
+            ValueError: There is no such pass, or as of `Part.build`.
+        """
+        for name in passes:
+            self._traced(name)
 
     def _check_residuals(self, residuals: Residuals) -> None:
         if not isinstance(residuals, Residuals):
