@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import keras
 import tensorflow as tf
 
 from seq2split.batching import Batch
@@ -50,7 +51,7 @@ class Progress(tf.Module):
         return better
 
     def __str__(self) -> str:
-        return f"step {int(self.step)} (epoch {int(self.epoch) + 1}, batch {int(self.index) + 1})"
+        return f"{int(self.step)} steps are done, next is batch {int(self.index) + 1} of epoch {int(self.epoch) + 1}"
 
 
 class Checkpoints:
@@ -65,14 +66,20 @@ class Checkpoints:
     """
 
     def __init__(
-        self, latest: Path, best: Path, progress: Progress, parts: dict[str, tf.Module], optimizers: dict[str, object]
+        self,
+        latest: Path,
+        best: Path,
+        progress: Progress,
+        parts: dict[str, keras.Layer],
+        optimizers: dict[str, keras.optimizers.Optimizer],
     ):
         self._progress = progress
+        variables = {name: variables_of(layer) for name, layer in parts.items()}
         self._whole = tf.train.Checkpoint(
-            progress=progress, **parts, **{f"optimizer_{name}": one for name, one in optimizers.items()}
+            progress=progress, **variables, **{f"optimizer_{name}": one for name, one in optimizers.items()}
         )
         self._latest = tf.train.CheckpointManager(self._whole, str(latest), max_to_keep=2)
-        self._best = tf.train.CheckpointManager(tf.train.Checkpoint(**parts), str(best), max_to_keep=1)
+        self._best = tf.train.CheckpointManager(tf.train.Checkpoint(**variables), str(best), max_to_keep=1)
 
     def restore(self) -> str:
         """Restores the latest checkpoint if there is one, and says where the run stands."""
@@ -80,7 +87,7 @@ class Checkpoints:
         if path is None:
             return f"starting a new run; checkpoints go to {self._latest.directory}"
         self._whole.restore(path).assert_consumed()
-        return f"resuming from {path}: next is {self._progress}"
+        return f"resuming from {path}: {self._progress}"
 
     def save(self) -> None:
         """Writes a checkpoint of everything, unless this step has one."""
@@ -91,3 +98,12 @@ class Checkpoints:
     def save_best(self) -> None:
         """Writes the parts as the best so far."""
         self._best.save(checkpoint_number=int(self._progress.step))
+
+
+def variables_of(layer: keras.Layer) -> dict[str, keras.Variable]:
+    """All variables of a layer, seeds of dropout included, by the names that they have in a checkpoint.
+
+    TensorFlow's own tracking overlooks the layers that a Keras layer holds in lists. A variable is named by its place
+    and not by its path, in which Keras counts the seed generators of the process.
+    """
+    return {f"{place}_{variable.name}": variable for place, variable in enumerate(layer.variables)}

@@ -26,6 +26,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0; 1 if a training diverged; 2 for bad input; 130 if it was interrupted.
     """
     chosen = _parser().parse_args(arguments)
+    try:
+        return _run(chosen)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    """Runs the chosen command, and returns the exit status."""
     with _quiet():  # TensorFlow takes seconds to import, so --help doesn't
         from seq2split.training import Interrupted
 
@@ -37,8 +45,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, 1)
     except Interrupted as error:
         return _fail(error, 130)
-    except KeyboardInterrupt:
-        return 130
     return 0
 
 
@@ -146,6 +152,7 @@ def _evaluate(chosen: argparse.Namespace) -> None:
     from seq2split.evaluation import score
     from seq2split.text import read_parallel
 
+    _check_output(chosen.output)
     source, reference = read_parallel([chosen.source], [chosen.reference])
     translations = _run_translator(chosen, source)
     if chosen.output:
@@ -157,6 +164,7 @@ def _evaluate(chosen: argparse.Namespace) -> None:
 def _translate(chosen: argparse.Namespace) -> None:
     from seq2split.text import read_lines, split_lines
 
+    _check_output(chosen.output)
     source = split_lines(sys.stdin.buffer.read(), "standard input") if chosen.input == "-" else read_lines(chosen.input)
     translations = _run_translator(chosen, source)
     if chosen.output == "-":
@@ -180,6 +188,12 @@ def _run_translator(chosen: argparse.Namespace, source: list[str]) -> list[str]:
     return translations
 
 
+def _check_output(path: str | None) -> None:
+    """A wrong path is an error before the translation, not after."""
+    if path is not None and not Path(path).parent.is_dir():
+        raise ValueError(f"--output {path}: there is no directory {Path(path).parent}; make it first")
+
+
 def _write_lines(path: str, lines: list[str]) -> None:
     from seq2split.files import write_atomically
 
@@ -194,6 +208,8 @@ def _inspect(chosen: argparse.Namespace) -> None:
     from seq2split.translation import Translator
 
     if Path(chosen.run).is_dir():
+        if chosen.set:
+            raise ValueError(f"{chosen.run} is a run, whose settings are fixed: give --set with a configuration")
         run = RunDirectory(chosen.run)
         config = run.config()
         translator = Translator(config, run.vocabularies(config), run.buckets(config))

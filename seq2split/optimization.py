@@ -103,7 +103,7 @@ class Updater:
             gradients: For each part one for each variable; `None` leaves a variable where it is.
 
         Returns:
-            Their global norm before clipping, a scalar. If it is not finite, nothing moved.
+            Their global norm before clipping, a scalar. If it is not finite, the variables are lost.
         """
         flat = [gradient for part in self._parts for gradient in gradients[part]]
         return self._apply([gradient if gradient is None else tf.convert_to_tensor(gradient) for gradient in flat])
@@ -114,11 +114,13 @@ class Updater:
             gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm, use_norm=norm)
         for owner, optimizer in self.optimizers.items():
             own = [gradient for gradient, of in zip(gradients, self._owners, strict=True) if of == owner]
-            pairs = zip(own, self._targets[owner], strict=True)
-            optimizer.apply_gradients([(gradient, variable) for gradient, variable in pairs if gradient is not None])
+            pairs = [pair for pair in zip(own, self._targets[owner], strict=True) if pair[0] is not None]
+            if pairs:
+                optimizer.apply_gradients(pairs)
         return norm
 
 
 def _optimizer(config: OptimizerConfig, total_steps: int) -> keras.optimizers.Optimizer:
     schedule = WarmupSchedule(config.learning_rate, config.warmup_steps, config.schedule, total_steps)
-    return OPTIMIZERS[config.name](schedule, weight_decay=config.weight_decay or None)
+    none = 0.0 if config.name == "adamw" else None  # Keras insists on a number there
+    return OPTIMIZERS[config.name](schedule, weight_decay=config.weight_decay or none)

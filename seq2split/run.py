@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,9 @@ from seq2split.files import write_atomically
 from seq2split.text import Vocabulary
 
 SIDES = ("source", "target")
-_MAY_CHANGE = (
-    "training.",
-    "optimizer.learning_rate",
-    "optimizer.schedule",
-    "optimizer.warmup_steps",
-    "optimizer.weight_decay",
+_MAY_CHANGE = re.compile(
+    r"training\.(?!criterion$)"  # the best figure so far is measured in it
+    r"|optimizer\.((en|de)coder\.)?(learning_rate|schedule|warmup_steps|weight_decay)$"
 )
 
 
@@ -54,6 +52,9 @@ class RunDirectory:
     def freeze(self, config: Config) -> list[str]:
         """Writes the configuration, if it may replace the one that is there.
 
+        Before the first checkpoint every key may change, so that a mistake can be mended; what was made by the old
+        settings is then deleted.
+
         Args:
             config: The configuration.
 
@@ -64,12 +65,15 @@ class RunDirectory:
             ConfigError: Keys changed that decide about the model or the data.
         """
         changed = differences(self.config(), config) if self._config.exists() else []
-        fixed = [key for key in changed if not key.startswith(_MAY_CHANGE)]
-        if fixed:
+        fixed = [key for key in changed if not _MAY_CHANGE.match(key)]
+        if fixed and self._has_checkpoint():
             raise ConfigError(
                 f"{self.path} holds a run with other settings of {', '.join(fixed)}, which cannot change in a run: "
                 "give the new one another directory with --run, or set the old values to resume the old one."
             )
+        if fixed:
+            for made in (*self.path.glob("*.model"), self._buckets):
+                made.unlink(missing_ok=True)
         self.path.mkdir(parents=True, exist_ok=True)
         write_atomically(self._config, dumps(config).encode())
         return changed
@@ -107,6 +111,9 @@ class RunDirectory:
         stored = json.loads(self._buckets.read_text())
         return {side: Buckets(stored[side]) for side in SIDES}
 
+    def _has_checkpoint(self) -> bool:
+        return any((directory / "checkpoint").exists() for directory in (self.latest, self.best))
+
     @staticmethod
     def _make_vocabulary(config: Config, side: str, path: Path, lines: dict[str, list[str]]) -> None:
         settings = config.vocabulary
@@ -134,6 +141,7 @@ def admit(
 
     Raises:
         OverlongError: A sentence is too long and `overlong` is `error`.
+        ValueError: No pair stays.
     """
     admissions = {}
     for side in SIDES:
@@ -144,6 +152,11 @@ def admit(
             raise
     kept = np.intersect1d(admissions["source"].kept, admissions["target"].kept)
     longest = {side: buckets[side].boundaries[-1] for side in SIDES}
+    if not len(kept):
+        raise ValueError(
+            f"all {len(corpus)} pairs of the {name} corpus are longer than the last bucket ({longest} pieces), and "
+            "data.overlong skips them: raise the last boundaries of buckets.source and buckets.target."
+        )
     sides = {side: [cut(getattr(corpus, side)[at], longest[side]) for at in kept] for side in SIDES}
     truncated = " and ".join(f"{admissions[side].truncated} {side}" for side in SIDES if admissions[side].truncated)
     done = [f"truncated {truncated} sentences"] if truncated else []

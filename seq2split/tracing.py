@@ -154,8 +154,7 @@ class _Outputs:
         leaves = [leaf if leaf is None else _tensor(leaf, owner) for leaf in tf.nest.flatten(structure)]
         specs = [leaf if leaf is None else _spec(leaf) for leaf in leaves]
         self.signature = Signature(tf.nest.pack_sequence_as(structure, specs), owner, "output")
-        # The identity makes an input that is passed through an output of its own.
-        self.tensors = [tf.identity(leaf) for leaf in leaves if leaf is not None]
+        self.tensors = [leaf for leaf in leaves if leaf is not None]
         self.differentiable = [tensor for tensor in self.tensors if differentiable(tensor)]
 
     def loss(self) -> tf.Tensor:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from seq2split.buckets import Admission, Buckets, pad_rows
 from seq2split.carry import Sequences
+from seq2split.checkpoints import variables_of
 from seq2split.config import Config
 from seq2split.model import Node, SplitModel
 from seq2split.models import Decoder, Encoder
@@ -74,7 +75,8 @@ class Translator:
 
     def restore(self, checkpoint: str) -> None:
         """Restores the variables of the parts from a checkpoint's path."""
-        restored = tf.train.Checkpoint(encoder=self.encoder, decoder=self.decoder).restore(checkpoint)
+        parts = {"encoder": variables_of(self.encoder), "decoder": variables_of(self.decoder)}
+        restored = tf.train.Checkpoint(**parts).restore(checkpoint)
         restored.assert_existing_objects_matched().expect_partial()
 
     def translate(

@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from seq2split.carry import Sequences
-from seq2split.layers import GRU, LSTM, Bahdanau, Luong, Memory, cross_entropy
+from seq2split.layers import GRU, LSTM, Bahdanau, Luong, Memory, projected_cross_entropy
 from seq2split.layers.recurrent import State
 from seq2split.layers.weights import add_weight
 
@@ -119,7 +119,7 @@ class Decoder(keras.Layer):
         attention: `luong` or `bahdanau`.
         dropout: Share of the embeddings, of each layer's outputs and of the features that is dropped in training.
         tied_embeddings: Whether the embeddings are also the output projection; then `embedding` must equal `units`.
-        label_smoothing: As of `cross_entropy`; in training only.
+        label_smoothing: As of `projected_cross_entropy`; in training only.
         seed: Of the dropout.
         **options: Of `keras.Layer`, such as `dtype` and `name`.
 
@@ -187,9 +187,15 @@ class Decoder(keras.Layer):
         labels = tf.transpose(target.values)
         previous = tf.concat([tf.fill(tf.shape(labels[:1]), tf.cast(self.bos, labels.dtype)), labels[:-1]], 0)
         features, _ = self._decode(previous, self._start(encoded), self._memory(encoded), training)
-        logits = self._logits(tf.reshape(features, [-1, features.shape[-1]]))
-        losses = cross_entropy(logits, tf.reshape(labels, [-1]), self.label_smoothing if training else 0.0)
-        real = tf.transpose(tf.sequence_mask(target.lengths, target.values.shape[1], logits.dtype))
+        losses = projected_cross_entropy(
+            tf.reshape(features, [-1, features.shape[-1]]),
+            self._projection(),
+            self.output_bias.value,
+            tf.reshape(labels, [-1]),
+            smoothing=self.label_smoothing if training else 0.0,
+            compute_dtype=self.compute_dtype,
+        )
+        real = tf.transpose(tf.sequence_mask(target.lengths, target.values.shape[1], features.dtype))
         return tuple(tf.reduce_sum(loss * tf.reshape(real, [-1])) for loss in losses)
 
     @_unconverted
@@ -261,11 +267,11 @@ class Decoder(keras.Layer):
 
     def _logits(self, features: tf.Tensor) -> tf.Tensor:
         """`[positions, units]` to `[positions, vocabulary]`."""
-        kernel = self.embeddings if self.projection is None else self.projection
-        product = tf.matmul(
-            tf.cast(features, self.compute_dtype), tf.cast(kernel.value, self.compute_dtype), transpose_b=True
-        )
-        return tf.cast(product, self.variable_dtype) + self.output_bias.value
+        features, kernel = (tf.cast(factor, self.compute_dtype) for factor in (features, self._projection()))
+        return tf.cast(tf.matmul(features, kernel, transpose_b=True), self.variable_dtype) + self.output_bias.value
+
+    def _projection(self) -> tf.Tensor:
+        return (self.embeddings if self.projection is None else self.projection).value
 
 
 def _add_embeddings(layer: keras.Layer, vocabulary: int, size: int) -> keras.Variable:
