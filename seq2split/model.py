@@ -338,7 +338,7 @@ class _Step:
     def mean(self, name: str) -> Nest:
         """The last part's outputs, summed over the groups and divided by the number of real positions."""
         positions = self._positions(name)
-        return tf.nest.map_structure(lambda *sums: tf.add_n(sums) / positions, *self.outputs[name])
+        return tf.nest.map_structure(lambda *sums: _floating(tf.add_n(sums)) / positions, *self.outputs[name])
 
     def in_order(self, name: str) -> Nest:
         """The outputs of a part in the order of the batch."""
@@ -366,6 +366,7 @@ class _Step:
         padded[:rows, :width] = values[group.rows, :width]
         padded_lengths = np.zeros([group.size], np.int32)
         padded_lengths[:rows] = lengths[group.rows]
+        padded[np.arange(group.length) >= padded_lengths[:, None]] = 0  # what stood there may be no valid piece
         return Sequences(padded, padded_lengths)
 
     def _outputs_ct(self, name: str, index: int) -> Nest:
@@ -428,11 +429,17 @@ def _read_fields(model: SplitModel, batch: Batch, names: list[str]) -> dict[str,
 
 def _sequences(given: Any, field: str, position: tf.TensorSpec) -> Sequences:
     dtype = position.dtype.as_numpy_dtype
-    if isinstance(given, Sequences):
-        values, lengths = np.asarray(given.values).astype(dtype, casting="same_kind"), np.asarray(given.lengths)
-    else:
-        lengths = np.array([len(row) for row in given], np.int32)
-        values = pad_rows(given, int(lengths.max(initial=0)), dtype)
+    try:
+        if isinstance(given, Sequences):
+            values, lengths = np.asarray(given.values).astype(dtype, casting="same_kind"), np.asarray(given.lengths)
+        else:
+            lengths = np.array([len(row) for row in given], np.int32)
+            values = pad_rows(given, int(lengths.max(initial=0)), dtype)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"batch field {field!r} can't be read as {position.dtype.name} positions of shape "
+            f"{position.shape.as_list()}: {error}. Convert it, or name its positions with SplitModel(..., fields=...)."
+        ) from error
     if values.shape[:1] != lengths.shape or lengths.max(initial=0) > values.shape[1]:
         raise ValueError(
             f"batch field {field!r} has values {list(values.shape)} and lengths {list(lengths.shape)} up to "
@@ -448,8 +455,12 @@ def _count_rows(fields: dict[str, Sequences]) -> int:
     return next(iter(rows.values()))
 
 
-def _relax(spec: tf.TensorSpec, timed: bool, name: str) -> tf.TensorSpec:
-    rank = spec.shape.rank
+def _floating(total: tf.Tensor) -> tf.Tensor:
+    return total if total.dtype.is_floating else tf.cast(total, tf.float32)
+
+
+def _relax(spec: tf.TensorSpec | None, timed: bool, name: str) -> tf.TensorSpec:
+    rank = None if spec is None else spec.shape.rank
     if not rank or (timed and rank < 2):
         raise ValueError(
             f"part {name!r} hands over {describe(spec)}; what crosses to another part has rows as its first axis, and "

@@ -260,15 +260,6 @@ class PartGraph:
         traced = self._traced("infer")
         return traced.outputs.pack(traced.run(self._inputs.flatten(inputs)))
 
-    def _scalar(self, loss_ct: float | tf.Tensor) -> tf.Tensor:
-        scalar = tf.cast(loss_ct if tf.is_tensor(loss_ct) else tf.constant(loss_ct, tf.float64), tf.float64)
-        if scalar.shape.rank != 0:
-            raise ValueError(
-                f"{self}: value_and_gradients was given a loss_ct of shape {scalar.shape.as_list()}; expected a "
-                "scalar, the cotangent of the loss. Reduce it, or use forward and backward."
-            )
-        return scalar
-
     def trace(self, *passes: str) -> None:
         """Traces passes now that would otherwise be traced when they are first called.
 
@@ -280,6 +271,15 @@ class PartGraph:
         """
         for name in passes:
             self._traced(name)
+
+    def _scalar(self, loss_ct: float | tf.Tensor) -> tf.Tensor:
+        scalar = tf.cast(loss_ct if tf.is_tensor(loss_ct) else tf.constant(loss_ct, tf.float64), tf.float64)
+        if scalar.shape.rank != 0:
+            raise ValueError(
+                f"{self}: value_and_gradients was given a loss_ct of shape {scalar.shape.as_list()}; expected a "
+                "scalar, the cotangent of the loss. Reduce it, or use forward and backward."
+            )
+        return scalar
 
     def _check_residuals(self, residuals: Residuals) -> None:
         if not isinstance(residuals, Residuals):

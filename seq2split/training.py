@@ -125,7 +125,7 @@ class Trainer:
             say(samples)
             self._summaries.text(step, "samples", samples.replace("\n", "  \n"))
         self._summaries.scalars(
-            step, validation_loss=result.loss, validation_perplexity=math.exp(result.loss), validation_bleu=result.bleu
+            step, validation_loss=result.loss, validation_perplexity=result.perplexity, validation_bleu=result.bleu
         )
 
     def _check_finite(self, norm: tf.Tensor) -> None:

@@ -25,8 +25,13 @@ class Result:
     loss: float
     bleu: float
 
+    @property
+    def perplexity(self) -> float:
+        """The exponential of the loss, up to what tells that the model is lost."""
+        return math.exp(min(50.0, self.loss))
+
     def __str__(self) -> str:
-        return f"loss {self.loss:.3f}, perplexity {math.exp(self.loss):.2f}, BLEU {self.bleu:.2f}"
+        return f"loss {self.loss:.3f}, perplexity {self.perplexity:.2f}, BLEU {self.bleu:.2f}"
 
 
 class Validation:
