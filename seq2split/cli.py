@@ -174,11 +174,16 @@ def _translate(chosen: argparse.Namespace) -> None:
 
 
 def _run_translator(chosen: argparse.Namespace, source: list[str]) -> list[str]:
+    from seq2split.buckets import OverlongError
     from seq2split.translation import Translator
 
     translator = Translator.load(chosen.run)
     overlong = chosen.overlong or translator.config.data.overlong
-    translations, admission = translator.translate(source, overlong, progress=sys.stderr.isatty())
+    try:
+        translations, admission = translator.translate(source, overlong, progress=sys.stderr.isatty())
+    except OverlongError as error:
+        error.add_note("These are the pieces of the source sentences; give --overlong truncate or --overlong skip.")
+        raise
     if admission.truncated or admission.skipped:
         print(
             f"seq2split: of {len(source)} sentences {admission.truncated} were truncated and {admission.skipped} were "

@@ -6,6 +6,7 @@ https://arxiv.org/abs/1409.0473 (the additive score).
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import NamedTuple
 
 import keras
@@ -31,8 +32,8 @@ class Memory(NamedTuple):
     mask: tf.Tensor
 
 
-class Luong(keras.Layer):
-    """Multiplicative attention of any number of queries at once.
+class Attention(keras.Layer):
+    """The base of `Luong` and `Bahdanau`.
 
     Args:
         units: Size of a query.
@@ -46,6 +47,7 @@ class Luong(keras.Layer):
     def build(self, input_shape):
         """Creates the weights for a memory `[rows, time, features]`."""
         self.kernel = add_weight(self, "kernel", (input_shape[-1], self.units))
+        self._build_score()
 
     @_unconverted
     def prepare(self, values: tf.Tensor, lengths: tf.Tensor) -> Memory:
@@ -65,56 +67,42 @@ class Luong(keras.Layer):
         Returns:
             One context for each query, `[rows, queries, features]`.
         """
-        scores = tf.matmul(tf.cast(queries, self.compute_dtype), memory.keys, transpose_b=True)
+        scores = self._scores(tf.cast(queries, self.compute_dtype), memory.keys)
         weights = tf.nn.softmax(tf.cast(scores, self.variable_dtype) + memory.mask)
         return tf.cast(tf.matmul(tf.cast(weights, self.compute_dtype), memory.values), self.variable_dtype)
 
+    @abstractmethod
+    def _build_score(self) -> None:
+        """Creates the weights beside `kernel`."""
 
-class Bahdanau(keras.Layer):
-    """Additive attention; its score takes `[rows, queries, time, units]` of memory, so it is meant for one query.
+    @abstractmethod
+    def _scores(self, queries: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
+        """How well each of `queries [rows, queries, units]` fits each of `keys [rows, time, units]`."""
 
-    Args:
-        units: Size of the hidden layer of the score.
-        **options: Of `keras.Layer`, such as `dtype` and `name`.
-    """
 
-    def __init__(self, units: int, **options):
-        super().__init__(autocast=False, **options)
-        self.units = units
+class Luong(Attention):
+    """Multiplicative attention of any number of queries at once."""
 
-    def build(self, input_shape):
-        """Creates the weights for a memory `[rows, time, features]`; queries have `units` features."""
-        shapes = {"kernel": (input_shape[-1], self.units), "query_kernel": (self.units, self.units)}
-        for name, shape in shapes.items():
-            setattr(self, name, add_weight(self, name, shape))
+    def _build_score(self) -> None:
+        pass  # the score is a product
+
+    def _scores(self, queries: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
+        return tf.matmul(queries, keys, transpose_b=True)
+
+
+class Bahdanau(Attention):
+    """Additive attention; its score takes `[rows, queries, time, units]` of memory, so it is meant for one query."""
+
+    def _build_score(self) -> None:
+        self.query_kernel = add_weight(self, "query_kernel", (self.units, self.units))
         self.bias = add_weight(self, "bias", (self.units,), "zeros")
         self.score = add_weight(self, "score", (self.units, 1))
 
-    @_unconverted
-    def prepare(self, values: tf.Tensor, lengths: tf.Tensor) -> Memory:
-        """Projects the memory once for all queries: `values [rows, time, features]`, `lengths [rows]`."""
-        values = tf.cast(values, self.compute_dtype)
-        keys = tf.einsum("rtf,fu->rtu", values, tf.cast(self.kernel.value, self.compute_dtype))
-        keys = tf.cast(keys, self.variable_dtype) + self.bias.value
-        return Memory(values, keys, _mask(lengths, values, self.variable_dtype))
-
-    @_unconverted
-    def call(self, queries: tf.Tensor, memory: Memory) -> tf.Tensor:
-        """Reads the memory.
-
-        Args:
-            queries: `[rows, queries, units]`.
-            memory: As prepared.
-
-        Returns:
-            One context for each query, `[rows, queries, features]`.
-        """
-        kernel = tf.cast(self.query_kernel.value, self.compute_dtype)
-        projected = tf.einsum("rqu,uv->rqv", tf.cast(queries, self.compute_dtype), kernel)
-        hidden = tf.tanh(tf.cast(projected, self.variable_dtype)[:, :, None] + memory.keys[:, None])
-        scores = tf.einsum("rqtu,u->rqt", hidden, self.score.value[:, 0])
-        weights = tf.nn.softmax(scores + memory.mask)
-        return tf.cast(tf.matmul(tf.cast(weights, self.compute_dtype), memory.values), self.variable_dtype)
+    def _scores(self, queries: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
+        projected = tf.einsum("rqu,uv->rqv", queries, tf.cast(self.query_kernel.value, self.compute_dtype))
+        projected = tf.cast(projected, self.variable_dtype) + self.bias.value
+        hidden = tf.tanh(projected[:, :, None] + tf.cast(keys, self.variable_dtype)[:, None])
+        return tf.einsum("rqtu,u->rqt", hidden, self.score.value[:, 0])
 
 
 def _mask(lengths: tf.Tensor, values: tf.Tensor, dtype: str) -> tf.Tensor:
