@@ -1,0 +1,323 @@
+"""The command line, as a user meets it: what it prints where, its exit statuses, its messages."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import subprocess
+import sys
+import threading
+
+import pytest
+import sacrebleu
+from corpora import SETTINGS, environment, seq2split, write_experiment
+
+from seq2split.cli import main
+from seq2split.config import load
+from seq2split.files import write_atomically
+
+LINES = ["a b c", "", "h g", "d"]
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    return write_experiment(tmp_path_factory.mktemp("experiment"))
+
+
+@pytest.fixture(scope="module")
+def trained(experiment):
+    """A training by the command line, and its run directory."""
+    settings = ("training.steps=6", "training.samples=2", "model.dropout=0.0")
+    options = [argument for setting in settings for argument in ("--set", setting)]
+    done = seq2split("train", "tiny.toml", *options, cwd=experiment.parent)
+    return done, experiment.parent / "runs" / "tiny"
+
+
+@pytest.fixture(scope="module")
+def run(trained):
+    return trained[1]
+
+
+@pytest.fixture(scope="module")
+def translated(run):
+    """The translations of LINES, by standard input and output."""
+    return seq2split("translate", run, input="".join(line + "\n" for line in LINES))
+
+
+def fails(capsys, *arguments, status=2):
+    """Runs a command in this process, and returns the one message of its failure."""
+    assert main([*map(str, arguments)]) == status
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("seq2split: ")
+    return err
+
+
+# The commands
+
+
+def test_train(trained):
+    done, run = trained
+    assert done.returncode == 0, done.stderr
+    assert "starting a new run" in done.stderr
+    assert "step 6: validation loss" in done.stderr
+    assert "finished after step 6" in done.stderr
+    assert done.stdout.startswith("\nTranslations by the best model:\n\n  source       ")
+    assert done.stdout.count("reference") == 2
+    assert done.stdout.endswith(f"\nTry:  echo ... | seq2split translate {run.relative_to(run.parent.parent)}\n")
+    config = load(run / "config.toml")
+    assert (config.training.steps, config.training.samples) == (6, 2), "what --set gave"
+
+
+def test_train_says_nothing_of_tensorflows(trained):
+    """No log lines of native code, no warnings: what stands on standard error is ours."""
+    assert not re.findall(r"^.*(?:tensorflow|onednn|cuda|absl|Warning).*$", trained[0].stderr, re.M | re.I)
+
+
+def test_samples_are_those_of_the_trained_model(trained, tmp_path):
+    """The best checkpoint is here the last step, whose samples the validation printed."""
+    done, _ = trained
+    samples = done.stdout.split("best model:\n\n")[1].split("\n\nTry")[0]
+    assert samples in done.stderr
+
+
+def test_translate_standard_input_to_output(translated):
+    """Standard output holds translations and nothing else."""
+    assert translated.returncode == 0, translated.stderr
+    assert translated.stdout.count("\n") == len(LINES)
+    assert set(translated.stdout) <= set("abcdefgh \n")
+    assert translated.stderr == ""
+
+
+def test_translate_files(run, translated, tmp_path):
+    (tmp_path / "in.gz").write_bytes(gzip.compress("\r\n".join(LINES).encode()))
+    assert main(["translate", str(run), "--input", str(tmp_path / "in.gz"), "--output", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out").read_text() == translated.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.gz", "out"]
+
+
+def test_translate_nothing(run, tmp_path, capsys):
+    (tmp_path / "empty").write_text("")
+    assert main(["translate", str(run), "--input", str(tmp_path / "empty")]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_evaluate(run, experiment, tmp_path, capsys):
+    """The scores are sacreBLEU's of the translations that it writes."""
+    source, reference = experiment.parent / "train.source", experiment.parent / "train.target"
+    arguments = ["evaluate", run, "--source", source, "--reference", reference, "--output", tmp_path / "out"]
+    assert main([*map(str, arguments)]) == 0
+    out = capsys.readouterr().out
+    hypotheses, references = ((path.read_text().splitlines()) for path in (tmp_path / "out", reference))
+    lines = out.splitlines()
+    assert lines[0] == sacrebleu.corpus_bleu(hypotheses, [references]).format()
+    assert lines[2] == sacrebleu.corpus_chrf(hypotheses, [references]).format()
+    assert re.match(r"  nrefs:1\|.*tok:13a.*version:", lines[1])
+    assert re.match(r"  nrefs:1\|.*nc:6.*version:", lines[3])
+    assert len(lines) == 4
+
+
+def test_inspect(run, experiment, capsys, tmp_path, monkeypatch):
+    """Of a run and of its configuration the same; a run needs no corpus for it."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["inspect", str(experiment), "--set", "model.dropout=0.0"]) == 0
+    of_config = capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+    hidden = experiment.parent / "train.source"
+    hidden.rename(hidden.with_suffix(".hidden"))
+    try:
+        assert main(["inspect", str(run)]) == 0
+    finally:
+        hidden.with_suffix(".hidden").rename(hidden)
+    assert capsys.readouterr().out == of_config
+    rows = [line.split() for line in of_config.splitlines()]
+    assert rows[0] == ["part", "reads", "variables", "parameters", "buckets"]
+    assert [row[0] for row in rows if row and row[0] in ("encoder", "decoder")].count("encoder") == 3
+    parameters = 21 * 8 + (8 + 8) * 32 + 32
+    assert rows[2][:4] == ["encoder", "source", "4", str(parameters)]
+    assert "4 part graphs." in of_config
+
+
+def test_overlong(run, tmp_path, capsys):
+    """An error by the run's configuration; with --overlong a count on standard error."""
+    (tmp_path / "in").write_text("a b\na b c d e f g h\nc\n")
+    message = fails(capsys, "translate", run, "--input", tmp_path / "in")
+    assert "the longest is 9" in message
+    assert "--overlong truncate or --overlong skip" in message
+    for choice, count in (("truncate", "1 were truncated and 0"), ("skip", "0 were truncated and 1")):
+        assert main(["translate", str(run), "--input", str(tmp_path / "in"), "--overlong", choice]) == 0
+        out, err = capsys.readouterr()
+        assert out.count("\n") == 3
+        assert f"of 3 sentences {count}" in err
+
+
+# Mistakes
+
+
+def test_failure_of_a_process(experiment, tmp_path):
+    """The message, the status, and nothing else: no traceback, no progress, no run directory."""
+    done = seq2split("train", experiment, "--run", tmp_path / "run", "--set", "model.unit=16")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line == "seq2split: --set model.unit=16: model.unit: unknown key; did you mean `units`?"
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("modle.units=16", "did you mean `model`"),
+        ("units=16", "`units` belongs in [model]"),
+        ("model.units=many", "expected an integer"),
+        ("model.units", "expected table.key=value"),
+        ("model.cell=ltsm", 'did you mean "lstm"'),
+        ("training.stesp=3", "did you mean `steps`"),
+    ],
+)
+def test_typo_in_a_setting(experiment, tmp_path, capsys, setting, expected):
+    assert expected in fails(capsys, "train", experiment, "--run", tmp_path / "run", "--set", setting)
+    assert not (tmp_path / "run").exists()
+
+
+def test_typo_in_a_file(experiment, tmp_path, capsys):
+    path = tmp_path / "wrong.toml"
+    path.write_text(SETTINGS.replace("units =", "unit ="))
+    message = fails(capsys, "train", path)
+    assert str(path) in message
+    assert "did you mean `units`" in message
+
+
+def test_unknown_command_or_option(capsys):
+    for arguments in (["trian"], ["train", "--runs", "x"], ["evaluate", "run"], []):
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        assert caught.value.code == 2
+        assert "usage: seq2split" in capsys.readouterr().err
+
+
+def test_missing_files(run, experiment, tmp_path, capsys):
+    nothing = tmp_path / "nothing"
+    for arguments in (
+        ("train", nothing),
+        ("inspect", nothing),
+        ("translate", run, "--input", nothing),
+        ("evaluate", run, "--source", nothing, "--reference", experiment),
+        ("train", experiment, "--run", tmp_path / "run", "--set", f"data.train_source={nothing}"),
+    ):
+        assert str(nothing) in fails(capsys, *arguments)
+
+
+def test_wrong_run(tmp_path, capsys, experiment):
+    (tmp_path / "in").write_text("a\n")
+    for wrong in (tmp_path, tmp_path / "nothing", experiment):
+        assert f"{wrong} is no run directory" in fails(capsys, "translate", wrong, "--input", tmp_path / "in")
+    assert f"{tmp_path} is no run directory" in fails(capsys, "inspect", tmp_path)
+
+
+def test_inspect_of_a_run_takes_no_settings(run, capsys):
+    assert "--set" in fails(capsys, "inspect", run, "--set", "model.units=4")
+
+
+def test_output_where_no_folder_is(run, tmp_path, capsys):
+    """It is found out before anything is translated."""
+    (tmp_path / "in").write_text("a\n")
+    output = tmp_path / "none" / "out"
+    message = fails(capsys, "translate", run, "--input", tmp_path / "in", "--output", output)
+    assert f"there is no directory {output.parent}" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "expected"),
+    [
+        ("latin", "gr\xfcn\n".encode("latin-1"), "line 1: expected UTF-8, got byte 0xfc"),
+        ("text.gz", b"plain text\n", "is no sound gzip file"),
+        ("cut.gz", gzip.compress(b"text\n" * 100)[:-9], "cut short"),
+    ],
+)
+def test_broken_input(run, tmp_path, capsys, name, data, expected):
+    (tmp_path / name).write_bytes(data)
+    message = fails(capsys, "translate", run, "--input", tmp_path / name)
+    assert expected in message
+    assert str(tmp_path / name) in message
+
+
+def test_unequal_files(run, tmp_path, capsys):
+    (tmp_path / "two").write_text("a\nb\n")
+    (tmp_path / "three").write_text("a\nb\nc\n")
+    message = fails(capsys, "evaluate", run, "--source", tmp_path / "two", "--reference", tmp_path / "three")
+    assert "two has 2 lines and" in message
+    assert "three has 3" in message
+
+
+def test_other_settings_of_a_run(run, experiment, capsys):
+    message = fails(capsys, "train", experiment, "--run", run, "--set", "model.units=16")
+    assert f"{run} holds a run with other settings of model.units, model.dropout" in message
+
+
+# Help
+
+
+def test_help_needs_no_tensorflow():
+    """It would take seconds."""
+    code = """if True:
+        import sys
+        from seq2split.cli import main
+        for command in ([], ["train"], ["evaluate"], ["translate"], ["inspect"]):
+            try:
+                main([*command, "--help"])
+            except SystemExit as stop:
+                assert stop.code == 0, command
+        loaded = {"tensorflow", "keras", "sacrebleu", "sentencepiece"} & set(sys.modules)
+        assert not loaded, loaded
+    """
+    env = environment() | {"COLUMNS": "200"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False)
+    assert done.returncode == 0, done.stderr
+    for told in ("--set KEY=VALUE", "--overlong", "--reference", "RUN|CONFIG", "standard input"):
+        assert told in done.stdout
+    assert done.stdout.count("usage: seq2split") == 5
+
+
+# Files
+
+
+def test_write_atomically(tmp_path):
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+    write_atomically(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_links_and_pipes_stay(tmp_path):
+    """A device such as /dev/null must not become a file, nor a link's target stay as it was."""
+    target, link, pipe = (tmp_path / name for name in ("target", "link", "pipe"))
+    target.write_bytes(b"old")
+    link.symlink_to(target)
+    write_atomically(link, b"new")
+    assert link.is_symlink()
+    assert target.read_bytes() == b"new"
+    os.mkfifo(pipe)
+    read = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
+    reader.start()
+    write_atomically(pipe, b"through")
+    reader.join(10)
+    assert read == [b"through"]
+    assert pipe.is_fifo()
