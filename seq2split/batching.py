@@ -160,7 +160,10 @@ def stream(corpus: ParallelCorpus, plan: BatchPlan, epoch: int = 0, index: int =
                 yield number, at, len(batches), batches[at]
             number, skip = number + 1, 0
 
-    sides = {side: tf.ragged.stack([*getattr(corpus, side)]) for side in ("source", "target")}
+    sides = {
+        side: tf.RaggedTensor.from_row_lengths(np.concatenate(getattr(corpus, side)), corpus.lengths(side))
+        for side in ("source", "target")
+    }
 
     def look_up(number, at, count, rows):
         taken = {side: tf.gather(ragged, rows) for side, ragged in sides.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -86,7 +87,7 @@ class Checkpoints:
         path = self._latest.latest_checkpoint
         if path is None:
             return f"starting a new run; checkpoints go to {self._latest.directory}"
-        self._whole.restore(path).assert_consumed()
+        read_checkpoint(self._whole, path).assert_consumed()
         return f"resuming from {path}: {self._progress}"
 
     def save(self) -> None:
@@ -98,6 +99,30 @@ class Checkpoints:
     def save_best(self) -> None:
         """Writes the parts as the best so far."""
         self._best.save(checkpoint_number=int(self._progress.step))
+
+
+def read_checkpoint(checkpoint: tf.train.Checkpoint, path: str) -> Any:
+    """Restores a checkpoint.
+
+    Args:
+        checkpoint: What to restore.
+        path: Where from.
+
+    Returns:
+        TensorFlow's status, every variable of `checkpoint` restored.
+
+    Raises:
+        ValueError: The files are damaged, or hold another model.
+    """
+    try:
+        status = checkpoint.restore(path)
+        status.assert_existing_objects_matched()
+    except (tf.errors.OpError, AssertionError, IndexError, ValueError) as error:
+        raise ValueError(
+            f"checkpoint {path} can't be read; it is damaged or of another version: {str(error).splitlines()[0]}. To "
+            f"go on from an older one, name that in {Path(path).parent / 'checkpoint'}."
+        ) from error
+    return status
 
 
 def variables_of(layer: keras.Layer) -> dict[str, keras.Variable]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gzip
 import os
 import sys
 import tempfile
@@ -39,6 +40,9 @@ def _run(chosen: argparse.Namespace) -> int:
 
     try:
         chosen.command(chosen)
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError) as error:
         return _fail(error, 2)
     except FloatingPointError as error:
@@ -92,13 +96,15 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("run", help="directory of a run")
     evaluate.add_argument("--source", required=True, help="source sentences, plain text or .gz")
     evaluate.add_argument("--reference", required=True, help="their translations")
-    evaluate.add_argument("--output", help="file to write the model's translations to")
+    evaluate.add_argument("--output", help="file for the translations, plain text or .gz")
     _add_overlong(evaluate)
 
     translate = _command(commands, "translate", _translate, "translate sentences, one a line")
     translate.add_argument("run", help="directory of a run")
     translate.add_argument("--input", default="-", help="source sentences, plain text or .gz (default: standard input)")
-    translate.add_argument("--output", default="-", help="file to write translations to (default: standard output)")
+    translate.add_argument(
+        "--output", default="-", help="file for the translations, plain text or .gz (default: stdout)"
+    )
     _add_overlong(translate)
 
     inspect = _command(commands, "inspect", _inspect, "show parts, buckets, part graphs and residual bytes")
@@ -202,7 +208,8 @@ def _check_output(path: str | None) -> None:
 def _write_lines(path: str, lines: list[str]) -> None:
     from seq2split.files import write_atomically
 
-    write_atomically(Path(path), "".join(line + "\n" for line in lines).encode())
+    data = "".join(line + "\n" for line in lines).encode()
+    write_atomically(Path(path), gzip.compress(data) if path.endswith(".gz") else data)
 
 
 def _inspect(chosen: argparse.Namespace) -> None:

@@ -68,8 +68,11 @@ class Meter:
         """Leaves out of the measurement what happened since the last step, and returns its seconds."""
         return self._lap()
 
-    def close(self) -> None:
-        """Ends the bar."""
+    def __enter__(self) -> Meter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Ends the bar, so that what is said next starts a line."""
         self._bar.close()
 
     def _lap(self) -> float:

@@ -64,6 +64,8 @@ class RunDirectory:
         Raises:
             ConfigError: Keys changed that decide about the model or the data.
         """
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"{self.path} is a file; a run needs a directory. Give another with --run.")
         changed = differences(self.config(), config) if self._config.exists() else []
         fixed = [key for key in changed if not _MAY_CHANGE.match(key)]
         if fixed and self._has_checkpoint():
@@ -108,6 +110,10 @@ class RunDirectory:
             settings = {side: getattr(config.buckets, side) for side in SIDES}
             made = {side: _make_buckets(settings[side], corpus.lengths(side)).boundaries for side in SIDES}
             write_atomically(self._buckets, json.dumps(made).encode())
+        if not self._buckets.exists():
+            raise ValueError(
+                f"{self.path} is no complete run directory: it has no {self._buckets.name}. Train it first."
+            )
         stored = json.loads(self._buckets.read_text())
         return {side: Buckets(stored[side]) for side in SIDES}
 

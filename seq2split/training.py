@@ -85,15 +85,13 @@ class Trainer:
         if settings.build_ahead:
             self._model.build()
         batches = stream(self._corpus, self._plan, int(progress.epoch), int(progress.index))
-        meter = Meter(self.translator.buckets, int(progress.step), settings.steps)
-        with _asked_to_stop() as asked:
+        with _asked_to_stop() as asked, Meter(self.translator.buckets, int(progress.step), settings.steps) as meter:
             while not self._finished():
-                batch = next(batches)
+                batch, rate = next(batches), self._updater.learning_rate
                 (loss, nll), gradients = self._model.loss_and_gradients(batch.fields)
-                self._check_finite(self._updater(gradients))
+                self._check_finite(loss, self._updater(gradients))
                 progress.advance(batch, meter.count(batch, float(loss), float(nll)))
                 if progress.step % settings.log_every == 0:
-                    rate = self._updater.learning_rate
                     self._summaries.scalars(int(progress.step), **meter.window(), learning_rate=rate)
                 if progress.step % settings.validate_every == 0 or progress.step == settings.steps:
                     self._validate()
@@ -102,7 +100,6 @@ class Trainer:
                     self._checkpoints.save()
                 if asked and not self._finished():
                     raise Interrupted(f"stopped after step {int(progress.step)}; start it again to resume")
-        meter.close()
         say(self._outcome())
 
     def samples(self, translator: Translator) -> str:
@@ -128,12 +125,13 @@ class Trainer:
             step, validation_loss=result.loss, validation_perplexity=result.perplexity, validation_bleu=result.bleu
         )
 
-    def _check_finite(self, norm: tf.Tensor) -> None:
-        if not math.isfinite(float(norm)):
+    def _check_finite(self, loss: tf.Tensor, norm: tf.Tensor) -> None:
+        if not (math.isfinite(float(norm)) and math.isfinite(float(loss))):
             raise FloatingPointError(
-                f"the gradient norm is {float(norm)} in step {int(self.progress.step) + 1}, so the variables are lost; "
-                "the checkpoints before are good. Lower optimizer.learning_rate or training.clip_norm, or raise "
-                "optimizer.warmup_steps, and start the run again."
+                f"in step {int(self.progress.step) + 1} the loss is {float(loss)} and the gradient norm is "
+                f"{float(norm)}, so the variables are lost; the checkpoints before are good. Lower "
+                "optimizer.learning_rate or training.clip_norm, or raise optimizer.warmup_steps, and start the run "
+                "again."
             )
 
     def _outcome(self) -> str:

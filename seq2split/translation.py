@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from seq2split.buckets import Admission, Buckets, pad_rows
 from seq2split.carry import Sequences
-from seq2split.checkpoints import variables_of
+from seq2split.checkpoints import read_checkpoint, variables_of
 from seq2split.config import Config
 from seq2split.model import Node, SplitModel
 from seq2split.models import Decoder, Encoder
@@ -62,7 +62,7 @@ class Translator:
             The translator, its variables restored.
 
         Raises:
-            ValueError: The directory holds no run, or no checkpoint was written yet.
+            ValueError: The directory holds no run, or no checkpoint was written yet, or it is damaged.
         """
         run = RunDirectory(path)
         config = run.config()
@@ -76,8 +76,7 @@ class Translator:
     def restore(self, checkpoint: str) -> None:
         """Restores the variables of the parts from a checkpoint's path."""
         parts = {"encoder": variables_of(self.encoder), "decoder": variables_of(self.decoder)}
-        restored = tf.train.Checkpoint(**parts).restore(checkpoint)
-        restored.assert_existing_objects_matched().expect_partial()
+        read_checkpoint(tf.train.Checkpoint(**parts), checkpoint).expect_partial()
 
     def translate(
         self, lines: Sequence[str], overlong: str = "error", progress: bool = False

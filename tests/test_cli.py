@@ -5,19 +5,22 @@ from __future__ import annotations
 import gzip
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
 
 import pytest
 import sacrebleu
-from corpora import SETTINGS, environment, seq2split, write_experiment
+from corpora import SETTINGS, command, environment, seq2split, write_experiment
 
 from seq2split.cli import main
 from seq2split.config import load
 from seq2split.files import write_atomically
+from seq2split.text import read_lines
 
 LINES = ["a b c", "", "h g", "d"]
+AS_TRAINED = ["--set", "training.steps=6", "--set", "training.samples=2", "--set", "model.dropout=0.0"]
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +31,7 @@ def experiment(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(experiment):
     """A training by the command line, and its run directory."""
-    settings = ("training.steps=6", "training.samples=2", "model.dropout=0.0")
-    options = [argument for setting in settings for argument in ("--set", setting)]
-    done = seq2split("train", "tiny.toml", *options, cwd=experiment.parent)
+    done = seq2split("train", "tiny.toml", *AS_TRAINED, cwd=experiment.parent)
     return done, experiment.parent / "runs" / "tiny"
 
 
@@ -214,6 +215,44 @@ def test_wrong_run(tmp_path, capsys, experiment):
     for wrong in (tmp_path, tmp_path / "nothing", experiment):
         assert f"{wrong} is no run directory" in fails(capsys, "translate", wrong, "--input", tmp_path / "in")
     assert f"{tmp_path} is no run directory" in fails(capsys, "inspect", tmp_path)
+
+
+def test_damaged_runs(run, experiment, tmp_path, capsys):
+    (tmp_path / "in").write_text("a\n")
+    assert "is a file; a run needs a directory" in fails(capsys, "train", experiment, "--run", tmp_path / "in")
+    copy = shutil.copytree(run, tmp_path / "copy")
+    (copy / "buckets.json").unlink()
+    assert "has no buckets.json" in fails(capsys, "translate", copy, "--input", tmp_path / "in")
+    copy = shutil.copytree(run, tmp_path / "cut")
+    for data in copy.glob("*/*.data-*"):
+        data.write_bytes(data.read_bytes()[:100])
+    message = fails(capsys, "translate", copy, "--input", tmp_path / "in")
+    assert f"{copy / 'best'}" in message
+    assert "can't be read; it is damaged" in message
+    assert main(["train", str(experiment), "--run", str(copy), *AS_TRAINED]) == 2
+    assert "can't be read; it is damaged" in capsys.readouterr().err
+
+
+def test_output_by_suffix(run, translated, tmp_path):
+    (tmp_path / "in").write_text("".join(line + "\n" for line in LINES))
+    assert main(["translate", str(run), "--input", str(tmp_path / "in"), "--output", str(tmp_path / "out.gz")]) == 0
+    assert read_lines(tmp_path / "out.gz") == translated.stdout.splitlines()
+
+
+def test_output_into_a_closed_pipe(run, translated):
+    """As of `seq2split translate RUN | head -n 1`."""
+    with subprocess.Popen(
+        command("translate", run),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+    ) as process:
+        process.stdout.close()
+        process.stdin.write("".join(line + "\n" for line in LINES).encode())
+        process.stdin.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
 
 
 def test_inspect_of_a_run_takes_no_settings(run, capsys):

@@ -378,7 +378,7 @@ def test_divergence(experiment, tmp_path, monkeypatch):
 
     poisoned.optimizers, poisoned.learning_rate = update.optimizers, 0.0
     trainer._updater = poisoned
-    with pytest.raises(FloatingPointError, match=r"nan in step 3.*optimizer\.learning_rate.*training\.clip_norm"):
+    with pytest.raises(FloatingPointError, match=r"in step 3.*norm is nan.*optimizer\.learning_rate.*training\.clip_norm"):
         trainer.train()
     again = Trainer(configure(experiment, training__checkpoint_every=1), tmp_path)
     assert "2 steps are done" in again._checkpoints.restore()
@@ -387,7 +387,7 @@ def test_divergence(experiment, tmp_path, monkeypatch):
 
 def test_divergence_by_learning_rate(experiment, tmp_path):
     overrides = {"optimizer__name": "sgd", "optimizer__learning_rate": 1e38, "training__clip_norm": 0}
-    with pytest.raises(FloatingPointError, match=r"gradient norm is (nan|inf)"):
+    with pytest.raises(FloatingPointError, match=r"(loss|norm) is (nan|inf)"):
         train(experiment, tmp_path, **overrides)
 
 
