@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # of the graph optimizer's warnings none helps a user
+from seq2split.buckets import OVERLONG_CHOICES
 
-OVERLONG = ("error", "truncate", "skip")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # of the graph optimizer's warnings none helps a user
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -88,9 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     train = _command(commands, "train", _train, "train a translation model, or resume its training")
     train.add_argument("config", nargs="?", help="configuration, a TOML file (default: the embedded example)")
     train.add_argument("--run", help="directory of the run (default: runs/NAME for NAME.toml)")
-    train.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, such as model.units=512"
-    )
+    _add_set(train)
 
     evaluate = _command(commands, "evaluate", _evaluate, "translate a test set and print BLEU and chrF")
     evaluate.add_argument("run", help="directory of a run")
@@ -109,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
 
     inspect = _command(commands, "inspect", _inspect, "show parts, buckets, part graphs and residual bytes")
     inspect.add_argument("run", metavar="RUN|CONFIG", help="directory of a run, or a configuration")
-    inspect.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as of train")
+    _add_set(inspect)
     return parser
 
 
@@ -119,10 +117,16 @@ def _command(commands: argparse._SubParsersAction, name: str, function: object, 
     return parser
 
 
+def _add_set(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, such as model.units=512"
+    )
+
+
 def _add_overlong(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overlong",
-        choices=OVERLONG,
+        choices=OVERLONG_CHOICES,
         help="what becomes of sentences longer than the last source bucket (default: data.overlong of the run)",
     )
 
