@@ -10,7 +10,9 @@ The orchestration is eager: one `tf.function` around the calls would be optimize
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +78,11 @@ class SplitModel:
         fields: For each batch field the dtype and shape of one position; integers of no further dimension by default.
         row_multiple: Rows of a group are rounded up to a multiple with empty filler, so that kernels, which are
             compiled for each shape, meet few of them. Parts whose rows affect one another (batch normalization) need 1.
+        threads: How many groups run at once. Groups are divided so that there is work for each, so parts whose rows
+            affect one another need 1 here too. On a processor, one thread for each core pays, if TensorFlow spreads no
+            single operation over them: `tf.config.threading.set_intra_op_parallelism_threads(1)`. Operations on
+            unrolled steps are too short to be shared, and a core that works on its own rows shares nothing. The
+            threads don't see a `tf.device` scope of the caller.
 
     Raises:
         ValueError: The parts can't be wired as the nodes say.
@@ -94,7 +101,12 @@ class SplitModel:
     """
 
     def __init__(
-        self, nodes: Iterable[Node], *, fields: Mapping[str, tf.TensorSpec] | None = None, row_multiple: int = 1
+        self,
+        nodes: Iterable[Node],
+        *,
+        fields: Mapping[str, tf.TensorSpec] | None = None,
+        row_multiple: int = 1,
+        threads: int = 1,
     ):
         nodes = list(nodes)
         self.nodes = {node.name: node for node in nodes}
@@ -107,6 +119,8 @@ class SplitModel:
         """The part graphs built so far, by part and bucket."""
         self._fields = dict(fields or {})
         self._row_multiple = row_multiple
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self._boundaries: dict[str, Nest] = {}
         self._own_field = {name: self._find_field(node) for name, node in self.nodes.items()}
         self._last = list(self.nodes)[-1]
@@ -138,7 +152,7 @@ class SplitModel:
         losses = step.losses_and_gradients(self._last)
         for name in reversed(list(self.nodes)[:-1]):
             step.backward(name)
-        return losses, {name: _total(step.gradients[name]) for name in self.nodes}
+        return losses, {name: self._each(_sum, zip(*step.gradients[name], strict=True)) for name in self.nodes}
 
     def losses(self, batch: Batch) -> Nest:
         """What `loss_and_gradients` returns first, with every part in inference.
@@ -219,6 +233,15 @@ class SplitModel:
                 lambda spec: _relax(spec, next(timed), name), graph.output_specs
             )
         return self._boundaries[name]
+
+    def _each(self, task: Callable, items: Iterable, cost: Callable | None = None) -> list:
+        """The results of a task for each item, in order; the dearest begin first."""
+        items = list(items)
+        if self._pool is None or len(items) < 2:
+            return [task(item) for item in items]
+        order = sorted(range(len(items)), key=lambda index: -cost(items[index])) if cost else range(len(items))
+        futures = {index: self._pool.submit(task, items[index]) for index in order}
+        return [futures[index].result() for index in range(len(items))]
 
     def _training_pass(self, name: str) -> str:
         return "value_and_gradients" if name == self._last else "forward"
@@ -309,14 +332,18 @@ class _Step:
 
     def forward(self, name: str) -> None:
         """Runs the forward of a part."""
-        runs = [graph.forward(*inputs) for graph, inputs in self._calls(name)]
+        runs = self._run(name, "forward", lambda graph, index: graph.forward(*self._inputs(name, index)))
         self.outputs[name] = [outputs for outputs, _ in runs]
         self._residuals[name] = [residuals for _, residuals in runs]
 
     def losses_and_gradients(self, name: str) -> Nest:
         """Runs both passes of the last part, and returns its outputs for a position on average."""
         share = 1.0 / self._positions(name)
-        runs = [graph.value_and_gradients(*inputs, loss_ct=share) for graph, inputs in self._calls(name)]
+        runs = self._run(
+            name,
+            "value_and_gradients",
+            lambda graph, index: graph.value_and_gradients(*self._inputs(name, index), loss_ct=share),
+        )
         self.outputs[name] = [outputs for outputs, _, _ in runs]
         self._inputs_ct[name] = [inputs_ct for _, inputs_ct, _ in runs]
         self.gradients[name] = [gradients for _, _, gradients in runs]
@@ -324,16 +351,16 @@ class _Step:
 
     def backward(self, name: str) -> None:
         """Runs the backward of a part whose consumers have run theirs."""
-        self._inputs_ct[name], self.gradients[name] = [], []
-        for index, (group, residuals) in enumerate(zip(self._groups[name], self._residuals.pop(name), strict=True)):
-            graph = self._model.graph(name, group.length)
-            inputs_ct, gradients = graph.backward(residuals, self._outputs_ct(name, index))
-            self._inputs_ct[name].append(inputs_ct)
-            self.gradients[name].append(gradients)
+        residuals = self._residuals.pop(name)
+        runs = self._run(
+            name, "forward", lambda graph, index: graph.backward(residuals[index], self._outputs_ct(name, index))
+        )
+        self._inputs_ct[name] = [inputs_ct for inputs_ct, _ in runs]
+        self.gradients[name] = [gradients for _, gradients in runs]
 
     def infer(self, name: str) -> None:
         """Runs a part in inference."""
-        self.outputs[name] = [graph.infer(*inputs) for graph, inputs in self._calls(name)]
+        self.outputs[name] = self._run(name, "infer", lambda graph, index: graph.infer(*self._inputs(name, index)))
 
     def mean(self, name: str) -> Nest:
         """The last part's outputs, summed over the groups and divided by the number of real positions."""
@@ -346,18 +373,27 @@ class _Step:
         (route,) = plan_routes(rows, [np.arange(self._rows)], [self._rows])
         return follow(route, self.outputs[name])
 
-    def _calls(self, name: str) -> Iterator[tuple[PartGraph, list[Nest]]]:
-        """The part graph of each group of a part, with its inputs."""
-        node = self._model.nodes[name]
-        for index, group in enumerate(self._groups[name]):
-            graph = self._model.graph(name, group.length)  # first: it checks the boundaries
-            inputs = [
-                self._field_rows(read, group)
-                if read in self._fields
-                else follow(self._route(read, name)[index], self.outputs[read])
-                for read in node.reads
-            ]
-            yield graph, inputs
+    def _run(self, name: str, traced: str, task: Callable[[PartGraph, int], Any]) -> list:
+        """The results of a task for the part graph and the index of each group of a part."""
+        groups = self._groups[name]
+        graphs = [self._model.graph(name, group.length) for group in groups]
+        for graph in graphs:
+            graph.trace(traced)  # here, once, and not in threads
+        return self._model._each(
+            lambda index: task(graphs[index], index),
+            range(len(groups)),
+            cost=lambda index: groups[index].size * groups[index].length,
+        )
+
+    def _inputs(self, name: str, index: int) -> list[Nest]:
+        """The inputs of one group of a part."""
+        group = self._groups[name][index]
+        return [
+            self._field_rows(read, group)
+            if read in self._fields
+            else follow(self._route(read, name)[index], self.outputs[read])
+            for read in self._model.nodes[name].reads
+        ]
 
     def _field_rows(self, field: str, group: Group) -> Sequences:
         values, lengths = self._fields[field]
@@ -411,12 +447,25 @@ class _Step:
         others = [assigned for name, assigned in buckets.items() if name != node.name]
         order = np.lexsort(others) if others else np.arange(self._rows)
         own = buckets[node.name][order]
-        multiple = self._model._row_multiple
-        members = {bucket: order[own == bucket] for bucket in np.unique(own)}
-        return [
-            Group(node.buckets.boundaries[bucket], rows, -(-len(rows) // multiple) * multiple)
-            for bucket, rows in members.items()
-        ]
+        members = {node.buckets.boundaries[bucket]: order[own == bucket] for bucket in np.unique(own)}
+        return _divide(members, self._model._threads, self._model._row_multiple)
+
+
+def _divide(members: Mapping[int, np.ndarray], threads: int, multiple: int) -> list[Group]:
+    """Groups of the rows of each bucket, none with more than one thread's share of the padded positions."""
+    total = sum(length * len(rows) for length, rows in members.items())
+    groups = []
+    for length, rows in members.items():
+        pieces = math.ceil(threads * length * len(rows) / total - 1e-6)
+        size = _rounded(math.ceil(len(rows) / pieces), multiple)
+        for start in range(0, len(rows), size):
+            piece = rows[start : start + size]
+            groups.append(Group(length, piece, _rounded(len(piece), multiple)))
+    return groups
+
+
+def _rounded(count: int, multiple: int) -> int:
+    return -(-count // multiple) * multiple
 
 
 def _read_fields(model: SplitModel, batch: Batch, names: list[str]) -> dict[str, Sequences]:
@@ -468,11 +517,6 @@ def _relax(spec: tf.TensorSpec | None, timed: bool, name: str) -> tf.TensorSpec:
         )
     unknown = [None, None] if timed else [None]
     return tf.TensorSpec([*unknown, *spec.shape[len(unknown) :]], spec.dtype)
-
-
-def _total(groups: list[list]) -> list:
-    """The gradients of a part, summed over its groups."""
-    return [_sum(gradients) for gradients in zip(*groups, strict=True)]
 
 
 def _sum(gradients: Sequence) -> Any:

@@ -215,10 +215,7 @@ def test_state_passes_padding_bit_for_bit(cell, dtype):
     inputs = normal(TIME, ROWS, FEATURES, dtype=layer.variable_dtype)
     state = make_state(layer, dtype=layer.variable_dtype)
     _, final = layer(inputs, LENGTHS, state)
-    recurrent = tf.cast(layer.recurrent_kernel.value, layer.compute_dtype)
-    states = [state]
-    for step in tf.unstack(layer.project(inputs)):
-        states.append(layer.step(step, states[-1], recurrent))
+    states = [state] + [layer(inputs[:time], None, state)[1] for time in range(1, TIME + 1)]
     for index, found in enumerate(final):
         assert found.dtype == layer.variable_dtype
         expected = [states[length][index][row] for row, length in enumerate(LENGTHS)]

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from seq2split.layers.products import widened
+
 _LEAST = 1e-37  # the least probability that every float type but float16 holds in full precision
 
 
@@ -53,31 +55,39 @@ def projected_cross_entropy(
 
     @tf.custom_gradient
     def losses(features, kernel, bias):
-        logits = tf.nn.bias_add(product(features, kernel, transpose_b=True), tf.cast(bias, compute_dtype))
+        ones = tf.ones_like(features[:, 0])
+        logits = product(
+            widened(features, [ones], 1, compute_dtype), widened(kernel, [bias], 1, compute_dtype), transpose_b=True
+        )
         probabilities = tf.nn.softmax(logits)
-        label_kernel, mean_kernel = tf.gather(kernel, labels), tf.reduce_mean(kernel, axis=0)
-        label_logit = tf.reduce_sum(features * label_kernel, axis=1) + tf.gather(bias, labels)
+        label_kernel = tf.gather(kernel, labels)
         likelihood = at_labels(probabilities)
-        nll = tf.cond(
+        loss = nll = tf.cond(
             tf.reduce_all(likelihood > _LEAST),
             lambda: -tf.math.log(likelihood),
             lambda: tf.reduce_logsumexp(tf.cast(logits, dtype), axis=1) - at_labels(logits),
         )
-        mean_logit = tf.linalg.matvec(features, mean_kernel) + tf.reduce_mean(bias)
-        loss = nll + smoothing * (label_logit - mean_logit) if smoothing else nll
+        if smoothing:
+            mean_kernel = tf.reduce_mean(kernel, axis=0)
+            label_logit = tf.reduce_sum(features * label_kernel, axis=1) + tf.gather(bias, labels)
+            mean_logit = tf.linalg.matvec(features, mean_kernel) + tf.reduce_mean(bias)
+            loss = nll + smoothing * (label_logit - mean_logit)
 
         def backward(loss_ct, nll_ct):
             scaled = loss_ct[:, None] * features
-            target = (1.0 - smoothing) * label_kernel + smoothing * mean_kernel
+            target = (1.0 - smoothing) * label_kernel + smoothing * mean_kernel if smoothing else label_kernel
             features_ct = loss_ct[:, None] * (tf.cast(product(probabilities, kernel), dtype) - target)
-            kernel_ct = tf.cast(product(probabilities, scaled, transpose_a=True), dtype) - smooth(scaled)
-            bias_ct = tf.cast(product(probabilities, loss_ct[:, None], transpose_a=True), dtype)[:, 0] - smooth(loss_ct)
+            kernel_ct = less_targets(product(probabilities, scaled, transpose_a=True), scaled)
+            bias_ct = less_targets(product(loss_ct[None], probabilities)[0], loss_ct)
             return features_ct, kernel_ct, bias_ct
 
-        def smooth(values):
-            """The products of the smoothed targets, `[classes, ...]`, with values `[positions, ...]`."""
-            of_labels = tf.math.unsorted_segment_sum(values, labels, classes)
-            return (1.0 - smoothing) * of_labels + smoothing / classes * tf.reduce_sum(values, axis=0)
+        def less_targets(total, values):
+            """`total [classes, ...]`, less the products of the smoothed targets with values `[positions, ...]`."""
+            total = tf.cast(total, dtype)
+            if smoothing:
+                total -= smoothing / classes * tf.reduce_sum(values, axis=0)
+                values = (1.0 - smoothing) * values
+            return tf.tensor_scatter_nd_sub(total, labels[:, None], values)
 
         return (loss, nll), backward
 

@@ -20,6 +20,7 @@ from abc import abstractmethod
 import keras
 import tensorflow as tf
 
+from seq2split.layers.unroll import unroll
 from seq2split.layers.weights import add_weight
 
 State = tuple[tf.Tensor, ...]
@@ -51,6 +52,8 @@ class Recurrent(keras.Layer):
         self.kernel = add_weight(self, "kernel", (input_shape[-1], columns))
         self.recurrent_kernel = add_weight(self, "recurrent_kernel", (self.units, columns), "orthogonal")
         self._build_biases(columns)
+        biases = [self.recurrent_bias] if hasattr(self, "recurrent_bias") else []
+        self._matrices = [self.kernel, self.bias, self.recurrent_kernel, *biases]
 
     @_unconverted
     def call(
@@ -67,36 +70,26 @@ class Recurrent(keras.Layer):
             The outputs `[time, rows, units]` (those at padded steps mean nothing) and the final state, which is that
             of the last real step.
         """
-        projected = self.project(inputs)
-        if lengths is not None:
-            projected += self._hold(lengths, inputs.shape[0])
         # In reverse padding comes first, and an LSTM holds a given output through it only if that is zero: run over the
         # real steps turned round.
         turned = self.reverse and lengths is not None and state is not None
-        if turned:
-            projected = tf.reverse_sequence(projected, lengths, seq_axis=0, batch_axis=1)
         backwards = self.reverse and not turned
+        if turned:
+            inputs = tf.reverse_sequence(inputs, lengths, seq_axis=0, batch_axis=1)
+        padding = None if lengths is None else self._padding(lengths, inputs.shape[0])
         state = self.zero_state(tf.shape(inputs)[1]) if state is None else state
-        recurrent = tf.cast(self.recurrent_kernel.value, self.compute_dtype)
-        states = [state]
-        steps = tf.unstack(projected)
-        for step in reversed(steps) if backwards else steps:
-            states.append(self.step(step, states[-1], recurrent))
-        outputs = [state[0] for state in states[1:]]
-        outputs = tf.stack(outputs[::-1] if backwards else outputs)
+        inputs = tf.cast(inputs, self.variable_dtype)
+        outputs, final = unroll(self, inputs, padding, state, backwards)
+        if lengths is not None and not backwards:
+            final = self._final(outputs, final, state, lengths)
         if turned:
             outputs = tf.reverse_sequence(outputs, lengths, seq_axis=0, batch_axis=1)
-        return outputs, self._final(states, None if backwards else lengths)
-
-    def project(self, inputs: tf.Tensor) -> tf.Tensor:
-        """The input's share of the pre-activations, `[..., gates * units]`, of all steps in one product."""
-        return self.product(inputs, self.kernel.value) + self.bias.value
+        return outputs, final
 
     def zero_state(self, rows: tf.Tensor) -> State:
         """A state of zeros."""
         return (tf.zeros([rows, self.units], self.variable_dtype),) * self.state_size
 
-    @abstractmethod
     def step(self, projected: tf.Tensor, state: State, recurrent: tf.Tensor) -> State:
         """One step.
 
@@ -108,6 +101,40 @@ class Recurrent(keras.Layer):
         Returns:
             The state after it.
         """
+        recurred = self.product(state[0], recurrent)
+        for bias in self.matrices()[3:]:
+            recurred += bias
+        return self.advance(projected, recurred, state)[0]
+
+    def matrices(self) -> tuple[tf.Tensor, ...]:
+        """The values of the kernel, its bias, the recurrent kernel and, where there is one, its bias."""
+        return tuple(tf.convert_to_tensor(weight.value) for weight in self._matrices)
+
+    @abstractmethod
+    def advance(self, projected: tf.Tensor, recurred: tf.Tensor, state: State) -> tuple[State, State]:
+        """The forward of one step.
+
+        Args:
+            projected: The input's share of the pre-activations, `[rows, gates * units]`.
+            recurred: The old output's share, likewise.
+            state: The state before it.
+
+        Returns:
+            The state after it, and what `retreat` reads.
+        """
+
+    @abstractmethod
+    def retreat(self, saved: State, state_ct: State) -> tuple[tf.Tensor, tf.Tensor, tuple[tf.Tensor | None, ...]]:
+        """The backward of one step.
+
+        Args:
+            saved: As of `advance`.
+            state_ct: The cotangent of the state after it.
+
+        Returns:
+            The cotangents of `projected`, of `recurred`, and of the state before it, but for what goes through
+            `recurred`; `None` where nothing is left.
+        """
 
     @abstractmethod
     def _build_biases(self, columns: int) -> None:
@@ -117,14 +144,17 @@ class Recurrent(keras.Layer):
     def _held_gates(self) -> list[float]:
         """For each gate, what keeps the state when it is added to the pre-activation."""
 
-    def _final(self, states: list[State], lengths: tf.Tensor | None) -> State:
-        """The state after the last real step; `lengths` is `None` where that is the last of all."""
-        return states[-1]
+    def _final(self, outputs: tf.Tensor, final: State, initial: State, lengths: tf.Tensor) -> State:
+        """The state after the last real step, of which padding has held all that it can."""
+        return final
 
-    def _hold(self, lengths: tf.Tensor, time: int) -> tf.Tensor:
-        padding = tf.logical_not(tf.sequence_mask(lengths, time))
-        padding = tf.cast(tf.transpose(padding)[:, :, None], self.variable_dtype)
-        return padding * tf.repeat(tf.constant(self._held_gates(), self.variable_dtype), self.units)
+    def _padding(self, lengths: tf.Tensor, time: int) -> tf.Tensor:
+        """Ones at padded steps, `[time, rows]`."""
+        return 1.0 - tf.transpose(tf.sequence_mask(lengths, time, self.variable_dtype))
+
+    def hold(self) -> tf.Tensor:
+        """What holds the state through a step when it is added to the pre-activations, `[gates * units]`."""
+        return tf.repeat(tf.constant(self._held_gates(), self.variable_dtype), self.units)
 
     def product(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """`inputs [..., features]` times `kernel [features, columns]`, in the compute dtype."""
@@ -148,13 +178,30 @@ class LSTM(Recurrent):
     gates = 4
     state_size = 2
 
-    def step(self, projected: tf.Tensor, state: State, recurrent: tf.Tensor) -> State:
-        """One step; gates in the order input, forget, candidate, output."""
-        output, cell = state
-        gates = projected + self.product(output, recurrent)
-        admit, keep, candidate, expose = tf.split(gates, 4, axis=1)
-        cell = tf.sigmoid(keep) * cell + tf.sigmoid(admit) * tf.tanh(candidate)
-        return tf.sigmoid(expose) * tf.tanh(cell), cell
+    def advance(self, projected: tf.Tensor, recurred: tf.Tensor, state: State) -> tuple[State, State]:
+        """As of the base; gates in the order input, forget, candidate, output."""
+        _, cell = state
+        admit, keep, candidate, expose = tf.split(projected + recurred, 4, axis=1)
+        admit, keep, candidate, expose = tf.sigmoid(admit), tf.sigmoid(keep), tf.tanh(candidate), tf.sigmoid(expose)
+        after = keep * cell + admit * candidate
+        squashed = tf.tanh(after)
+        return (expose * squashed, after), (cell, admit, keep, candidate, expose, squashed)
+
+    def retreat(self, saved: State, state_ct: State) -> tuple[tf.Tensor, tf.Tensor, tuple[tf.Tensor | None, ...]]:
+        """As of the base."""
+        cell, admit, keep, candidate, expose, squashed = saved
+        output_ct, after_ct = state_ct
+        after_ct += tf.raw_ops.TanhGrad(y=squashed, dy=output_ct * expose)
+        gates_ct = tf.concat(
+            [
+                tf.raw_ops.SigmoidGrad(y=admit, dy=after_ct * candidate),
+                tf.raw_ops.SigmoidGrad(y=keep, dy=after_ct * cell),
+                tf.raw_ops.TanhGrad(y=candidate, dy=after_ct * admit),
+                tf.raw_ops.SigmoidGrad(y=expose, dy=output_ct * squashed),
+            ],
+            axis=1,
+        )
+        return gates_ct, gates_ct, (None, after_ct * keep)
 
     def _build_biases(self, columns: int) -> None:
         units = self.units
@@ -167,12 +214,10 @@ class LSTM(Recurrent):
     def _held_gates(self) -> list[float]:
         return [-_SATURATED, _SATURATED, 0.0, 0.0]
 
-    def _final(self, states: list[State], lengths: tf.Tensor | None) -> State:
+    def _final(self, outputs: tf.Tensor, final: State, initial: State, lengths: tf.Tensor) -> State:
         """The cell is held through padding, but the output gate is not: take the output of the last real step."""
-        if lengths is None:
-            return states[-1]
-        outputs = tf.stack([state[0] for state in states], axis=1)
-        return tf.gather(outputs, lengths, batch_dims=1), states[-1][1]
+        last = tf.stack([tf.maximum(lengths - 1, 0), tf.range(tf.shape(lengths)[0], dtype=lengths.dtype)], axis=1)
+        return tf.where(lengths[:, None] > 0, tf.gather_nd(outputs, last), initial[0]), final[1]
 
 
 class GRU(Recurrent):
@@ -189,15 +234,25 @@ class GRU(Recurrent):
     gates = 3
     state_size = 1
 
-    def step(self, projected: tf.Tensor, state: State, recurrent: tf.Tensor) -> State:
-        """One step; gates in the order update (how much of the old state stays), reset, candidate."""
+    def advance(self, projected: tf.Tensor, recurred: tf.Tensor, state: State) -> tuple[State, State]:
+        """As of the base; gates in the order update (how much of the old state stays), reset, candidate."""
         (output,) = state
-        update, reset, candidate = tf.split(projected, 3, axis=1)
-        recurred = self.product(output, recurrent) + self.recurrent_bias.value
-        update_recurred, reset_recurred, candidate_recurred = tf.split(recurred, 3, axis=1)
-        stay = tf.sigmoid(update + update_recurred)
-        candidate = tf.tanh(candidate + tf.sigmoid(reset + reset_recurred) * candidate_recurred)
-        return (stay * output + (1.0 - stay) * candidate,)
+        stay, reset, candidate = tf.split(projected, 3, axis=1)
+        stay_recurred, reset_recurred, candidate_recurred = tf.split(recurred, 3, axis=1)
+        stay, reset = tf.sigmoid(stay + stay_recurred), tf.sigmoid(reset + reset_recurred)
+        candidate = tf.tanh(candidate + reset * candidate_recurred)
+        return (stay * output + (1.0 - stay) * candidate,), (output, stay, reset, candidate, candidate_recurred)
+
+    def retreat(self, saved: State, state_ct: State) -> tuple[tf.Tensor, tf.Tensor, tuple[tf.Tensor | None, ...]]:
+        """As of the base."""
+        output, stay, reset, candidate, candidate_recurred = saved
+        (output_ct,) = state_ct
+        stay_ct = tf.raw_ops.SigmoidGrad(y=stay, dy=output_ct * (output - candidate))
+        candidate_ct = tf.raw_ops.TanhGrad(y=candidate, dy=output_ct * (1.0 - stay))
+        reset_ct = tf.raw_ops.SigmoidGrad(y=reset, dy=candidate_ct * candidate_recurred)
+        projected_ct = tf.concat([stay_ct, reset_ct, candidate_ct], axis=1)
+        recurred_ct = tf.concat([stay_ct, reset_ct, candidate_ct * reset], axis=1)
+        return projected_ct, recurred_ct, (output_ct * stay,)
 
     def _build_biases(self, columns: int) -> None:
         self.bias = add_weight(self, "bias", (columns,), "zeros")

@@ -1,0 +1,82 @@
+"""A recurrence over all steps of a static length, with a gradient of its own.
+
+What differentiation by TensorFlow does at each step is done once here: the products that give the gradients of the
+kernels are taken over all steps together, instead of one for each step and a sum of them. And the backward keeps only
+what it reads: the activations of each step and one block of inputs and outputs, in the dtype of the products. A step
+then costs one product and a few passes over its gates, either way.
+
+The forward of the recurrence stands in the cell, a `Recurrent` layer, as do the gradients of one step.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import tensorflow as tf
+
+from seq2split.layers.products import widened
+
+if TYPE_CHECKING:
+    from seq2split.layers.recurrent import Recurrent, State
+
+
+def unroll(
+    cell: Recurrent, inputs: tf.Tensor, padding: tf.Tensor | None, state: State, backwards: bool
+) -> tuple[tf.Tensor, State]:
+    """Runs a cell over all steps.
+
+    Args:
+        cell: The cell.
+        inputs: `[time, rows, features]`; time is static.
+        padding: Ones where a step is padding and the state is held, zeros elsewhere, `[time, rows]`; `None` where no
+            step is.
+        state: The state to start from.
+        backwards: Whether to run from the last step to the first.
+
+    Returns:
+        The outputs `[time, rows, units]` and the state after the last step taken.
+    """
+    compute, variable = cell.compute_dtype, cell.variable_dtype
+    weights = cell.matrices()
+    (features, columns), time = weights[0].shape, inputs.shape[0]
+    order = range(time)[::-1] if backwards else range(time)
+
+    @tf.custom_gradient
+    def run(inputs, kernel, bias, recurrent_kernel, *others):
+        recurrent_bias, state = others[: len(weights) - 3], others[len(weights) - 3 :]
+        flat = tf.reshape(inputs, [-1, features])
+        extra = [(tf.ones_like(flat[:, 0]), bias)]
+        extra += [] if padding is None else [(tf.reshape(padding, [-1]), cell.hold())]
+        flat = widened(flat, [column for column, _ in extra], 1, compute)
+        wide_kernel = widened(kernel, [row for _, row in extra], 0, compute)
+        kernel, recurrent_kernel = tf.cast(kernel, compute), tf.cast(recurrent_kernel, compute)
+        projected = tf.unstack(tf.reshape(tf.matmul(flat, wide_kernel), [time, -1, columns]))
+        read, saved, outputs = ([None] * time for _ in range(3))
+        for step in order:
+            read[step] = tf.cast(state[0], compute)
+            recurred = tf.cast(tf.matmul(read[step], recurrent_kernel), variable)
+            recurred = recurred + recurrent_bias[0] if recurrent_bias else recurred
+            state, saved[step] = cell.advance(tf.cast(projected[step], variable), recurred, state)
+            outputs[step] = state[0]
+
+        def backward(outputs_ct, *state_ct):
+            steps_ct = tf.unstack(outputs_ct, time)
+            projected_ct, recurred_ct = [None] * time, [None] * time
+            for step in reversed(order):
+                state_ct = (state_ct[0] + steps_ct[step], *state_ct[1:])
+                *gates_ct, state_ct = cell.retreat(saved[step], state_ct)
+                projected_ct[step], recurred_ct[step] = (tf.cast(gate_ct, compute) for gate_ct in gates_ct)
+                through = tf.cast(tf.matmul(recurred_ct[step], recurrent_kernel, transpose_b=True), variable)
+                state_ct = (through if state_ct[0] is None else through + state_ct[0], *state_ct[1:])
+            projected_ct, recurred_ct = tf.concat(projected_ct, 0), tf.concat(recurred_ct, 0)
+            wide_kernel_ct = tf.cast(tf.matmul(flat, projected_ct, transpose_a=True), variable)
+            recurrent_kernel_ct = tf.cast(tf.matmul(tf.concat(read, 0), recurred_ct, transpose_a=True), variable)
+            recurrent_bias_ct = [tf.reduce_sum(tf.cast(recurred_ct, variable), 0) for _ in recurrent_bias]
+            inputs_ct = tf.cast(tf.matmul(projected_ct, kernel, transpose_b=True), variable)
+            kernels_ct = (wide_kernel_ct[:features], wide_kernel_ct[features], recurrent_kernel_ct)
+            return tf.reshape(inputs_ct, [time, -1, features]), *kernels_ct, *recurrent_bias_ct, *state_ct
+
+        return (tf.stack(outputs), *state), backward
+
+    outputs, *state = run(inputs, *weights, *state)
+    return outputs, tuple(state)
