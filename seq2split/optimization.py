@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -66,30 +68,48 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
 class Updater:
     """Clips the gradients of all parts together and applies them.
 
+    The variables are dealt out over threads, so that each moves as many numbers as any other; what moves those of one
+    thread is compiled into passes that read and write each number once.
+
     Args:
         variables: For each part its trainable variables.
         config: The optimizer of every part, but those that it names one of their own for.
         clip_norm: The global norm over all parts that gradients are scaled down to; 0 for no clipping.
         total_steps: Steps of the training, which end some schedules.
+        threads: How many threads share the work; as of `SplitModel`.
 
     Attributes:
         optimizers: By part; `shared` is that of the parts that have none of their own.
     """
 
-    def __init__(self, variables: Mapping[str, list], config: OptimizerConfig, *, clip_norm: float, total_steps: int):
-        own = {part: getattr(config, part, None) for part in variables}
-        owners = {part: part if own[part] else "shared" for part in variables}
-        self._parts = list(variables)
+    def __init__(
+        self,
+        variables: Mapping[str, list],
+        config: OptimizerConfig,
+        *,
+        clip_norm: float,
+        total_steps: int,
+        threads: int = 1,
+    ):
+        configs = {part: getattr(config, part, None) for part in variables}
+        owners = {part: part if configs[part] else "shared" for part in variables}
         self._clip_norm = clip_norm
-        self._targets = {
-            owner: [variable for part in self._parts if owners[part] == owner for variable in variables[part]]
-            for owner in dict.fromkeys(owners.values())
+        self._parts = list(variables)
+        self._targets = [
+            _Target(variable, owners[part], (configs[part] or config).weight_decay)
+            for part in self._parts
+            for variable in variables[part]
+        ]
+        self.optimizers = {
+            owner: _optimizer(configs.get(owner) or config, total_steps) for owner in dict.fromkeys(owners.values())
         }
-        self._owners = [owners[part] for part in self._parts for _ in variables[part]]
-        self.optimizers = {owner: _optimizer(own.get(owner) or config, total_steps) for owner in self._targets}
         for owner, optimizer in self.optimizers.items():
-            optimizer.build(self._targets[owner])
-        self._apply = tf.function(self._clip_and_apply, autograph=False, jit_compile=True)
+            optimizer.build([target.variable for target in self._targets if target.owner == owner])
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self._moves = [
+            (share, tf.function(partial(self._move, share), autograph=False, jit_compile=True))
+            for share in _deal([math.prod(target.variable.shape) for target in self._targets], threads)
+        ]
 
     @property
     def learning_rate(self) -> float:
@@ -106,21 +126,53 @@ class Updater:
             Their global norm before clipping, a scalar. If it is not finite, the variables are lost.
         """
         flat = [gradient for part in self._parts for gradient in gradients[part]]
-        return self._apply([gradient if gradient is None else tf.convert_to_tensor(gradient) for gradient in flat])
-
-    def _clip_and_apply(self, gradients: list[tf.Tensor | None]) -> tf.Tensor:
-        norm = tf.linalg.global_norm(gradients)
-        if self._clip_norm:
-            gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm, use_norm=norm)
-        for owner, optimizer in self.optimizers.items():
-            own = [gradient for gradient, of in zip(gradients, self._owners, strict=True) if of == owner]
-            pairs = [pair for pair in zip(own, self._targets[owner], strict=True) if pair[0] is not None]
-            if pairs:
-                optimizer.apply_gradients(pairs)
+        flat = list(self._map(lambda each: each if each is None else tf.convert_to_tensor(each), flat))
+        present = [gradient for gradient in flat if gradient is not None]
+        norm = tf.sqrt(2.0 * tf.add_n(list(self._map(tf.nn.l2_loss, present))))
+        scale = self._clip_norm / tf.maximum(norm, self._clip_norm) if self._clip_norm else tf.ones_like(norm)
+        list(self._map(lambda move: move[1]([flat[index] for index in move[0]], scale), self._moves))
+        moved = {target.owner for target, each in zip(self._targets, flat, strict=True) if each is not None}
+        for owner in moved:
+            self.optimizers[owner].iterations.assign_add(1)
         return norm
+
+    @property
+    def _map(self) -> Callable:
+        return self._pool.map if self._pool else map
+
+    def _move(self, share: list[int], gradients: list[tf.Tensor | None], scale: tf.Tensor) -> None:
+        """Moves the variables of one thread; what `apply_gradients` does but for the count of steps."""
+        for index, gradient in zip(share, gradients, strict=True):
+            target = self._targets[index]
+            optimizer = self.optimizers[target.owner]
+            rate = tf.cast(optimizer.learning_rate, target.variable.dtype)
+            if gradient is not None:
+                if target.decay:
+                    target.variable.assign_sub(target.variable * (target.decay * rate))
+                optimizer.update_step(gradient * tf.cast(scale, gradient.dtype), target.variable, rate)
+
+
+class _Target(NamedTuple):
+    """A variable, the key of its optimizer, and the share of it that decays in a step, before the learning rate."""
+
+    variable: keras.Variable
+    owner: str
+    decay: float
+
+
+def _deal(sizes: Sequence[int], count: int) -> list[list[int]]:
+    """The indices of `sizes` in up to `count` shares of about one sum, the largest dealt first."""
+    shares: list[list[int]] = [[] for _ in range(min(count, len(sizes)))]
+    loads = [0] * len(shares)
+    for index in sorted(range(len(sizes)), key=lambda index: -sizes[index]):
+        lightest = loads.index(min(loads))
+        shares[lightest].append(index)
+        loads[lightest] += sizes[index]
+    return shares
 
 
 def _optimizer(config: OptimizerConfig, total_steps: int) -> keras.optimizers.Optimizer:
+    """The optimizer of a configuration, without the weight decay, which is `Updater`'s."""
     schedule = WarmupSchedule(config.learning_rate, config.warmup_steps, config.schedule, total_steps)
-    none = 0.0 if config.name == "adamw" else None  # Keras insists on a number there
-    return OPTIMIZERS[config.name](schedule, weight_decay=config.weight_decay or none)
+    none = {"weight_decay": 0.0} if config.name == "adamw" else {}  # Keras insists on a number there
+    return OPTIMIZERS[config.name](schedule, **none)

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from seq2split import optimization
 from seq2split.config import OptimizerConfig
-from seq2split.optimization import OPTIMIZERS, Updater, WarmupSchedule
+from seq2split.optimization import OPTIMIZERS, Updater, WarmupSchedule, _deal
 
 PEAK, TOTAL = 0.3, 200
 CLIP = 1.5
@@ -120,17 +120,18 @@ def run_by_hand(optimizers, clip_norm, steps=6):
     return variables
 
 
-def run_updater(settings, clip_norm, steps=6):
+def run_updater(settings, clip_norm, steps=6, threads=1):
     variables = make_variables()
-    updater = Updater(variables, settings, clip_norm=clip_norm, total_steps=steps)
+    updater = Updater(variables, settings, clip_norm=clip_norm, total_steps=steps, threads=threads)
     norms = [float(updater(make_gradients(step))) for step in range(steps)]
     return variables, updater, norms
 
 
 @pytest.mark.parametrize(("weight_decay", "clip_norm"), [(0.0, CLIP), (0.1, 0.0)])
 @pytest.mark.parametrize("name", list(OPTIMIZERS))
-def test_updater_equals_keras(name, weight_decay, clip_norm):
-    found, updater, norms = run_updater(config(name=name, weight_decay=weight_decay), clip_norm)
+@pytest.mark.parametrize("threads", [1, 2, 9])
+def test_updater_equals_keras(threads, name, weight_decay, clip_norm):
+    found, updater, norms = run_updater(config(name=name, weight_decay=weight_decay), clip_norm, threads=threads)
     plain = OPTIMIZERS[name](0.05, weight_decay=weight_decay if weight_decay or name == "adamw" else None)
     expected = run_by_hand({"encoder": plain, "decoder": plain}, clip_norm)
     assert_equal(numbers(found), numbers(expected))
@@ -246,7 +247,20 @@ def test_traces_once():
     updater = Updater(make_variables(), config(), clip_norm=1.0, total_steps=5)
     for step in range(3):
         updater(make_gradients(step))
-    assert updater._apply.experimental_get_tracing_count() == 1
+    assert [move.experimental_get_tracing_count() for _, move in updater._moves] == [1]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "count", "expected"),
+    [
+        ([5, 1, 3, 2], 2, [[0, 1], [2, 3]]),
+        ([4, 4], 3, [[0], [1]]),
+        ([1, 2], 1, [[1, 0]]),
+        ([], 2, []),
+    ],
+)
+def test_deals_variables_out_evenly(sizes, count, expected):
+    assert _deal(sizes, count) == expected
 
 
 def test_examples_in_docstrings():
