@@ -133,18 +133,20 @@ def _add_overlong(parser: argparse.ArgumentParser) -> None:
 
 def _train(chosen: argparse.Namespace) -> None:
     from seq2split.config import load
+    from seq2split.threads import use_cores
     from seq2split.training import Trainer
     from seq2split.translation import Translator
 
     with _configuration(chosen.config) as path:
         config = load(path, chosen.set)
         run = chosen.run or str(Path("runs", Path(path).stem))
-        trainer = Trainer(config, run)
+        threads = use_cores()
+        trainer = Trainer(config, run, threads)
         trainer.train()
     samples = config.training.samples
     if samples:
         print("\nTranslations by the best model:\n")
-        print(trainer.samples(Translator.load(run)))
+        print(trainer.samples(Translator.load(run, threads)))
     print(f"\nTry:  echo ... | seq2split translate {run}")
 
 
@@ -185,9 +187,10 @@ def _translate(chosen: argparse.Namespace) -> None:
 
 def _run_translator(chosen: argparse.Namespace, source: list[str]) -> list[str]:
     from seq2split.buckets import OverlongError
+    from seq2split.threads import use_cores
     from seq2split.translation import Translator
 
-    translator = Translator.load(chosen.run)
+    translator = Translator.load(chosen.run, use_cores())
     overlong = chosen.overlong or translator.config.data.overlong
     try:
         translations, admission = translator.translate(source, overlong, progress=sys.stderr.isatty())

@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -121,6 +122,7 @@ class SplitModel:
         self._row_multiple = row_multiple
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self._building = RLock()
         self._boundaries: dict[str, Nest] = {}
         self._own_field = {name: self._find_field(node) for name, node in self.nodes.items()}
         self._last = list(self.nodes)[-1]
@@ -376,9 +378,10 @@ class _Step:
     def _run(self, name: str, traced: str, task: Callable[[PartGraph, int], Any]) -> list:
         """The results of a task for the part graph and the index of each group of a part."""
         groups = self._groups[name]
-        graphs = [self._model.graph(name, group.length) for group in groups]
-        for graph in graphs:
-            graph.trace(traced)  # here, once, and not in threads
+        with self._model._building:  # whoever else asks for a graph meanwhile waits for this one
+            graphs = [self._model.graph(name, group.length) for group in groups]
+            for graph in graphs:
+                graph.trace(traced)
         return self._model._each(
             lambda index: task(graphs[index], index),
             range(len(groups)),

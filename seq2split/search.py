@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threading import Lock
+
 import numpy as np
 import tensorflow as tf
 
@@ -29,6 +31,7 @@ class GreedySearch:
         self._model, self._encoder, self._bos, self._eos, self._limit = model, encoder, decoder.bos, eos, limit
         self._start, self._step = Part(decoder.start), Part(decoder.step)
         self._graphs: tuple | None = None
+        self._building = Lock()
 
     def __call__(self, source: Sequences) -> list[np.ndarray]:
         """Searches for a batch.
@@ -52,10 +55,12 @@ class GreedySearch:
         return [self._cut(row) for row in np.stack(found, axis=1)]
 
     def _built(self) -> tuple:
-        if self._graphs is None:
-            start = self._start.build(self._model.boundary(self._encoder), trace=("infer",))
-            memory, state = start.output_specs
-            self._graphs = start, self._step.build(memory, state, tf.TensorSpec([None], tf.int32), trace=("infer",))
+        with self._building:  # searches may run in threads
+            if self._graphs is None:
+                start = self._start.build(self._model.boundary(self._encoder), trace=("infer",))
+                memory, state = start.output_specs
+                step = self._step.build(memory, state, tf.TensorSpec([None], tf.int32), trace=("infer",))
+                self._graphs = start, step
         return self._graphs
 
     def _cut(self, row: np.ndarray) -> np.ndarray:

@@ -34,6 +34,7 @@ class Trainer:
     Args:
         config: The configuration.
         path: The run directory; a run that it holds is resumed.
+        threads: How many share the work; as of `SplitModel`.
 
     Attributes:
         translator: What is trained.
@@ -44,12 +45,12 @@ class Trainer:
         ValueError: A file of the configuration is wrong, or a sentence is longer than the last bucket.
     """
 
-    def __init__(self, config: Config, path: str | Path):
+    def __init__(self, config: Config, path: str | Path, threads: int = 1):
         self._settings, run = config.training, RunDirectory(path)
         changed = run.freeze(config)
         if changed:
             say(f"changed in this run: {', '.join(changed)}")
-        self._corpus, self.translator = prepare(config, run)
+        self._corpus, self.translator = prepare(config, run, threads)
         self._model = self.translator.model
         self._validation = Validation(config, self.translator)
         if self._validation.told:
@@ -59,6 +60,7 @@ class Trainer:
             config.optimizer,
             clip_norm=self._settings.clip_norm,
             total_steps=self._settings.steps,
+            threads=threads,
         )
         self.progress = Progress()
         parts = {"encoder": self.translator.encoder, "decoder": self.translator.decoder}
@@ -153,7 +155,7 @@ def say(text: str) -> None:
     tqdm.write(text, file=sys.stderr)
 
 
-def prepare(config: Config, run: RunDirectory) -> tuple[ParallelCorpus, Translator]:
+def prepare(config: Config, run: RunDirectory, threads: int = 1) -> tuple[ParallelCorpus, Translator]:
     """The training corpus in pieces, and a translator with new variables."""
     lines = dict(zip(SIDES, read_parallel(config.data.train_source, config.data.train_target), strict=True))
     vocabularies = run.vocabularies(config, lines)
@@ -165,7 +167,7 @@ def prepare(config: Config, run: RunDirectory) -> tuple[ParallelCorpus, Translat
     for side in SIDES:
         padding = buckets[side].padding_share(corpus.lengths(side))
         say(f"{side} buckets {list(buckets[side].boundaries)}, {padding:.1%} padding, {len(corpus)} sentences")
-    return corpus, Translator(config, vocabularies, buckets)
+    return corpus, Translator(config, vocabularies, buckets, threads)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import keras
@@ -31,6 +32,7 @@ class Translator:
         config: The configuration.
         vocabularies: Of `source` and `target`.
         buckets: Of `source` and `target`.
+        threads: How many share the work; as of `SplitModel`.
 
     Attributes:
         encoder: The encoder layer.
@@ -38,7 +40,9 @@ class Translator:
         model: The two as parts of one model.
     """
 
-    def __init__(self, config: Config, vocabularies: dict[str, Vocabulary], buckets: dict[str, Buckets]):
+    def __init__(
+        self, config: Config, vocabularies: dict[str, Vocabulary], buckets: dict[str, Buckets], threads: int = 1
+    ):
         self.config, self.vocabularies, self.buckets = config, vocabularies, buckets
         self.encoder, self.decoder = _layers(config, vocabularies)
         self.model = SplitModel(
@@ -47,16 +51,19 @@ class Translator:
                 Node(Part(self.decoder), ["encoder", "target"], buckets["target"]),
             ],
             row_multiple=config.batches.row_multiple,
+            threads=threads,
         )
+        self.threads = threads
         limit = buckets["target"].boundaries[-1]
         self._search = GreedySearch(self.model, "encoder", self.decoder, eos=vocabularies["target"].eos, limit=limit)
 
     @classmethod
-    def load(cls, path: str | Path) -> Translator:
+    def load(cls, path: str | Path, threads: int = 1) -> Translator:
         """Loads the model of a run directory: the best by its validations, or the latest if there was none yet.
 
         Args:
             path: The directory.
+            threads: How many share the work; as of `SplitModel`.
 
         Returns:
             The translator, its variables restored.
@@ -69,7 +76,7 @@ class Translator:
         checkpoint = tf.train.latest_checkpoint(run.best) or tf.train.latest_checkpoint(run.latest)
         if checkpoint is None:
             raise ValueError(f"{path} holds no checkpoint yet; one is written every training.checkpoint_every steps.")
-        translator = cls(config, run.vocabularies(config), run.buckets(config))
+        translator = cls(config, run.vocabularies(config), run.buckets(config), threads)
         translator.restore(checkpoint)
         return translator
 
@@ -99,11 +106,15 @@ class Translator:
         admission = self.buckets["source"].admit([len(row) for row in rows], overlong)
         order = admission.kept[np.argsort(-admission.lengths, kind="stable")]
         pieces: list[np.ndarray] = [np.zeros([0], np.int32)] * len(rows)
-        with tqdm(total=len(order), desc="translating", unit="sentence", disable=not progress) as bar:
-            for start in range(0, len(order), ROWS):
-                chunk = order[start : start + ROWS]
-                for at, found in zip(chunk, self._search(self._padded(rows, chunk)), strict=True):
-                    pieces[at] = found
+        chunks = [order[start : start + ROWS] for start in range(0, len(order), ROWS)]
+        with (
+            ThreadPoolExecutor(self.threads) as pool,
+            tqdm(total=len(order), desc="translating", unit="sentence", disable=not progress) as bar,
+        ):
+            found = pool.map(lambda chunk: self._search(self._padded(rows, chunk)), chunks)
+            for chunk, results in zip(chunks, found, strict=True):
+                for at, result in zip(chunk, results, strict=True):
+                    pieces[at] = result
                 bar.update(len(chunk))
         return self.vocabularies["target"].decode(pieces), admission
 

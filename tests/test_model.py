@@ -205,6 +205,58 @@ def test_filler_rows_change_nothing():
         np.testing.assert_allclose(left, right, atol=1e-14)
 
 
+@pytest.mark.parametrize("multiple", [1, 2])
+@pytest.mark.parametrize("threads", [2, 3, 50])
+@pytest.mark.parametrize("pairs", [MIXED, [(3, 3)] * 5, [(2, 2)]])
+def test_threads_change_nothing(pairs, threads, multiple):
+    case, batch = shared(), make_batch(pairs)
+    threaded = split(case.encoder, case.decoder, threads=threads, row_multiple=multiple)
+    assert_close(threaded.loss_and_gradients(batch), case.model.loss_and_gradients(batch))
+    np.testing.assert_allclose(threaded.losses(batch)[0], case.model.losses(batch)[0], rtol=1e-12)
+    found, expected = (each.infer(batch, "encoder") for each in (threaded, case.model))
+    for left, right in zip(tf.nest.flatten(found), tf.nest.flatten(expected), strict=True):
+        np.testing.assert_allclose(left, right, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("rows", "threads", "multiple", "expected"),
+    [
+        ({8: 10}, 1, 1, {8: [10]}),
+        ({8: 10}, 2, 1, {8: [5, 5]}),
+        ({8: 10}, 2, 4, {8: [8, 2]}),
+        ({8: 157}, 2, 8, {8: [80, 77]}),
+        ({8: 3}, 8, 1, {8: [1, 1, 1]}),
+        ({8: 3}, 8, 8, {8: [3]}),
+        ({4: 20, 8: 10}, 2, 1, {4: [20], 8: [10]}),  # each is one thread's share
+        ({4: 20, 8: 11}, 2, 1, {4: [20], 8: [6, 5]}),
+        ({4: 2, 8: 2, 16: 9}, 3, 1, {4: [2], 8: [2], 16: [3, 3, 3]}),
+    ],
+)
+def test_groups_are_divided_among_threads(rows, threads, multiple, expected):
+    members = {length: np.arange(count) + 100 * length for length, count in rows.items()}
+    found = {}
+    for group in model._divide(members, threads, multiple):
+        found.setdefault(group.length, []).append(group)
+    assert {length: [len(group.rows) for group in groups] for length, groups in found.items()} == expected
+    for length, groups in found.items():
+        np.testing.assert_array_equal(np.concatenate([group.rows for group in groups]), members[length])
+        assert [group.size for group in groups] == [-(-len(group.rows) // multiple) * multiple for group in groups]
+
+
+def test_an_error_in_a_thread_is_raised():
+    def fails(source):
+        tf.debugging.assert_equal(source.values, 0)
+        return source.values
+
+    nodes = [
+        s2s.Node(s2s.Part(fails, variables=[], name="fails"), ["source"], s2s.Buckets([3])),
+        s2s.Node(s2s.Part(lambda x, y: tf.reduce_sum(x), variables=[], name="last"), ["fails", "y"], s2s.Buckets([3])),
+    ]
+    threaded = s2s.SplitModel(nodes, threads=2)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        threaded.losses({"source": [[0], [1]], "y": [[1], [1]]})
+
+
 def test_rows_are_rounded_up_to_the_multiple():
     case = shared()
     padded = split(case.encoder, case.decoder, row_multiple=4)
@@ -466,29 +518,22 @@ def test_gradients_stay_sparse():
 # Dropout and inference
 
 
-def test_dropout_seeds_move_once_for_each_group():
+@pytest.mark.parametrize("threads", [1, 2])
+def test_dropout_can_be_repeated(threads):
+    """Whatever the threads' order, the masks are those of the rows and the weights."""
     encoder, decoder = make_layers(dropout=0.4)
-    dropping = split(encoder, decoder)
-
-    def moved():
-        return [[int(drop.seed_generator.state.numpy()[1]) for drop in layer.drops] for layer in (encoder, decoder)]
-
-    before = moved()
-    dropping.build(progress=False)
-    assert moved() == before
-    first, _ = dropping.loss_and_gradients(make_batch())
-    assert moved() == [[2] * 2, [2] * 3]  # two groups of either part
-    second, _ = dropping.loss_and_gradients(make_batch())
-    assert moved() == [[4] * 2, [4] * 3]
-    dropping.loss_and_gradients(make_batch([(1, 1)]))
-    assert moved() == [[5] * 2, [5] * 3]
-    assert np.isfinite(first[0])
-    assert np.isfinite(second[0])
-    assert float(first[0]) != float(second[0])
-    losses = [float(dropping.losses(make_batch())[0]) for _ in range(2)]
-    assert moved() == [[5] * 2, [5] * 3]
+    dropping = split(encoder, decoder, threads=threads)
+    first, expected = dropping.loss_and_gradients(make_batch())
+    for _ in range(5):
+        second, gradients = dropping.loss_and_gradients(make_batch())
+        assert float(first[0]) == float(second[0])
+        for one, other in zip(tf.nest.flatten(dense(expected)), tf.nest.flatten(dense(gradients)), strict=True):
+            np.testing.assert_array_equal(one, other)
+    decoder.output_bias.assign_add(np.full(decoder.output_bias.shape, 1e-6))
+    assert abs(float(dropping.loss_and_gradients(make_batch())[0][0]) / float(first[0]) - 1) > 1e-4
     source, target = (sequences(rows) for rows in make_batch().values())
-    assert losses[0] == losses[1] == pytest.approx(float(decoder(encoder(source), target)[0]) / POSITIONS, rel=1e-12)
+    plain = float(decoder(encoder(source), target)[0]) / POSITIONS
+    assert float(dropping.losses(make_batch())[0]) == pytest.approx(plain, rel=1e-12)
 
 
 def test_losses_are_those_of_training_without_dropout():

@@ -6,6 +6,8 @@ https://arxiv.org/abs/1409.0473 and Luong et al. (2015), https://arxiv.org/abs/1
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
 from typing import NamedTuple
 
 import keras
@@ -13,6 +15,7 @@ import tensorflow as tf
 
 from seq2split.carry import Sequences
 from seq2split.layers import GRU, LSTM, Bahdanau, Luong, Memory, projected_cross_entropy
+from seq2split.layers.dropout import dropout
 from seq2split.layers.recurrent import State
 from seq2split.layers.weights import add_weight
 
@@ -74,7 +77,7 @@ class Encoder(keras.Layer):
         if units % len(directions):
             raise ValueError(f"Encoder: units = {units} cannot be halved between two directions; make it even.")
         self.embeddings = _add_embeddings(self, vocabulary, embedding)
-        self.drops = _dropouts(self, dropout, layers + 1, seed)
+        self.dropout, self.seed = dropout, _seed(seed)
         self.levels = [
             [
                 _recurrent(self, cell, units // len(directions), units if depth else embedding, depth, reverse)
@@ -94,10 +97,11 @@ class Encoder(keras.Layer):
         Returns:
             What the decoder reads.
         """
-        values = self.drops[0](tf.gather(self.embeddings.value, tf.transpose(source.values)), training=training)
-        for level, drop in zip(self.levels, self.drops[1:], strict=True):
+        drop = dropout(self.dropout * training, self.seed, source.values, self.levels[0][0].bias.value)
+        values = drop(tf.gather(self.embeddings.value, tf.transpose(source.values)), 0)
+        for depth, level in enumerate(self.levels):
             runs = [layer(values, source.lengths) for layer in level]
-            values = drop(tf.concat([outputs for outputs, _ in runs], -1), training=training)
+            values = drop(tf.concat([outputs for outputs, _ in runs], -1), depth + 1)
         summary = tf.concat([state[0] for _, state in runs], -1)
         return Encoded(Sequences(tf.transpose(values, [1, 0, 2]), source.lengths), summary)
 
@@ -162,7 +166,7 @@ class Decoder(keras.Layer):
         self.bos, self.label_smoothing = bos, label_smoothing
         self.attends_first = attention == "bahdanau"
         self.embeddings = _add_embeddings(self, vocabulary, embedding)
-        self.drops = _dropouts(self, dropout, layers + 2, seed)
+        self.dropout, self.seed = dropout, _seed(seed)
         first = embedding + memory if self.attends_first else embedding
         self.levels = [_recurrent(self, cell, units, units if depth else first, depth) for depth in range(layers)]
         attend = ATTENTIONS[attention](units, dtype=self.dtype_policy, name="attention")
@@ -186,7 +190,8 @@ class Decoder(keras.Layer):
         """
         labels = tf.transpose(target.values)
         previous = tf.concat([tf.fill(tf.shape(labels[:1]), tf.cast(self.bos, labels.dtype)), labels[:-1]], 0)
-        features, _ = self._decode(previous, self._start(encoded), self._memory(encoded), training)
+        drop = dropout(self.dropout * training, self.seed, labels, self.output_bias.value)
+        features, _ = self._decode(previous, self._start(encoded), self._memory(encoded), drop)
         losses = projected_cross_entropy(
             tf.reshape(features, [-1, features.shape[-1]]),
             self._projection(),
@@ -215,7 +220,7 @@ class Decoder(keras.Layer):
         Returns:
             The logits of the next piece, `[rows, vocabulary]`, and the next state.
         """
-        features, state = self._decode(pieces[None], state, memory, training=False)
+        features, state = self._decode(pieces[None], state, memory, drop=lambda values, _: values)
         return self._logits(features[0]), state
 
     def _memory(self, encoded: Encoded) -> Memory:
@@ -229,22 +234,26 @@ class Decoder(keras.Layer):
         )
 
     def _decode(
-        self, pieces: tf.Tensor, state: tuple[State, ...], memory: Memory, training: bool
+        self,
+        pieces: tf.Tensor,
+        state: tuple[State, ...],
+        memory: Memory,
+        drop: Callable[[tf.Tensor, int], tf.Tensor],
     ) -> tuple[tf.Tensor, tuple[State, ...]]:
         """The features `[time, rows, units]` that predict what follows each of `pieces [time, rows]`."""
-        values = self.drops[0](tf.gather(self.embeddings.value, pieces), training=training)
+        values = drop(tf.gather(self.embeddings.value, pieces), 0)
         contexts, after = None, []
-        for depth, (layer, drop) in enumerate(zip(self.levels, self.drops[1:-1], strict=True)):
+        for depth, layer in enumerate(self.levels):
             if depth == 0 and self.attends_first:
                 values, contexts, final = self._attend_and_step(layer, values, state[0], memory)
             else:
                 values, final = layer(values, None, state[depth])
-            values = drop(values, training=training)
+            values = drop(values, depth + 1)
             after.append(final)
         if contexts is None:
             contexts = tf.transpose(self.attention(tf.transpose(values, [1, 0, 2]), memory), [1, 0, 2])
         features = self.combine(tf.concat([values, contexts], -1))
-        return self.drops[-1](tf.cast(features, self.variable_dtype), training=training), tuple(after)
+        return drop(tf.cast(features, self.variable_dtype), len(self.levels) + 1), tuple(after)
 
     def _attend_and_step(
         self, layer: LSTM | GRU, values: tf.Tensor, state: State, memory: Memory
@@ -279,10 +288,8 @@ def _add_embeddings(layer: keras.Layer, vocabulary: int, size: int) -> keras.Var
     return add_weight(layer, "embeddings", (vocabulary, size), initializer)
 
 
-def _dropouts(layer: keras.Layer, rate: float, count: int, seed: int | None) -> list[keras.layers.Dropout]:
-    seeds = [None if seed is None else seed + index for index in range(count)]
-    with keras.name_scope(layer.name):
-        return [keras.layers.Dropout(rate, seed=seed, dtype=layer.variable_dtype) for seed in seeds]
+def _seed(given: int | None) -> int:
+    return random.randrange(2**31) if given is None else given
 
 
 def _recurrent(layer: keras.Layer, cell: str, units: int, inputs: int, depth: int, reverse: bool = False) -> LSTM | GRU:

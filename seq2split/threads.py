@@ -1,0 +1,37 @@
+"""How many threads share the work on a processor, and how TensorFlow is told.
+
+The operations of an unrolled graph take tens of microseconds: spread over cores, they wait for each other more than
+they gain. So a batch's rows are dealt out instead (`SplitModel`), and each core runs its own graph from end to end.
+"""
+
+from __future__ import annotations
+
+import os
+
+import tensorflow as tf
+
+_MOST = 8  # beyond it the rows of an ordinary batch get too few for each
+
+
+def use_cores() -> int:
+    """Sets TensorFlow up for one thread of `SplitModel` on each core.
+
+    It must come before TensorFlow first computes; where it comes too late, or where there is a GPU, nothing changes.
+
+    Returns:
+        The `threads` to give to `SplitModel` and others.
+
+    Example:
+        >>> use_cores() >= 1
+        True
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = min(cores, _MOST)
+    if tf.config.list_physical_devices("GPU"):
+        return 1
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(cores // threads)
+        tf.config.threading.set_inter_op_parallelism_threads(cores)
+    except RuntimeError:  # it has computed already
+        return 1
+    return threads
