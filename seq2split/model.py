@@ -154,7 +154,7 @@ class SplitModel:
         losses = step.losses_and_gradients(self._last)
         for name in reversed(list(self.nodes)[:-1]):
             step.backward(name)
-        return losses, {name: self._each(_sum, zip(*step.gradients[name], strict=True)) for name in self.nodes}
+        return losses, {name: self._each(add_up, zip(*step.gradients[name], strict=True)) for name in self.nodes}
 
     def losses(self, batch: Batch) -> Nest:
         """What `loss_and_gradients` returns first, with every part in inference.
@@ -416,7 +416,7 @@ class _Step:
             for consumer, position in self._model._consumers(name)
         ]
         flat = zip(*map(tf.nest.flatten, delivered), strict=True)
-        return tf.nest.pack_sequence_as(outputs, [_sum(cotangents) for cotangents in flat])
+        return tf.nest.pack_sequence_as(outputs, [add_up(cotangents) for cotangents in flat])
 
     def _route(self, source: str, target: str) -> list[Route]:
         """The routes from one part's groups to another's, either way."""
@@ -522,7 +522,7 @@ def _relax(spec: tf.TensorSpec | None, timed: bool, name: str) -> tf.TensorSpec:
     return tf.TensorSpec([*unknown, *spec.shape[len(unknown) :]], spec.dtype)
 
 
-def _sum(gradients: Sequence) -> Any:
+def add_up(gradients: Sequence) -> Any:
     """A sum in which `None` counts for nothing, and which stays sparse if every term is."""
     present = [gradient for gradient in gradients if gradient is not None]
     if len(present) < 2:

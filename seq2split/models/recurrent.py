@@ -200,7 +200,8 @@ class Decoder(keras.Layer):
             smoothing=self.label_smoothing if training else 0.0,
             compute_dtype=self.compute_dtype,
         )
-        real = tf.transpose(tf.sequence_mask(target.lengths, target.values.shape[1], features.dtype))
+        time = target.values.shape[1] or tf.shape(target.values)[1]
+        real = tf.transpose(tf.sequence_mask(target.lengths, time, features.dtype))
         return tuple(tf.reduce_sum(loss * tf.reshape(real, [-1])) for loss in losses)
 
     @_unconverted
