@@ -12,6 +12,8 @@ import pytest
 import tensorflow as tf
 
 from seq2split.layers import GRU, LSTM, Bahdanau, Luong, projected_cross_entropy
+from seq2split.layers.dropout import dropout
+from seq2split.layers.products import widened
 
 CELLS = {"lstm": (LSTM, keras.layers.LSTM, {}), "gru": (GRU, keras.layers.GRU, {"reset_after": True})}
 ATTENTIONS = {"luong": Luong, "bahdanau": Bahdanau}
@@ -423,7 +425,51 @@ def test_projected_cross_entropy_in_bfloat16_is_near_float32():
     assert float(tf.reduce_max(tf.abs(exact - rounded))) < 0.5
 
 
-@pytest.mark.parametrize("module", ["attention", "output", "recurrent"])
+# Products and dropout
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("size", [1, 30, 31, 32, 33])
+def test_widened_products_add_the_products_of_what_was_added(axis, size):
+    left, right = normal(4, size), normal(size, 7, seed=1)
+    columns, rows = [normal(4, seed=seed) for seed in (2, 3)], [normal(7, seed=seed) for seed in (4, 5)]
+    wide = widened(left, columns, 1, "float64"), widened(right, rows, 0, "float64")
+    assert wide[0].shape[1] % 32 == 0
+    assert wide[0].shape[1] - size < 34
+    expected = left @ right + sum(np.outer(column, row) for column, row in zip(columns, rows, strict=True))
+    assert_close(wide[0] @ wide[1], expected)
+
+
+def test_dropout_drops_its_share_and_keeps_the_mean():
+    drop = dropout(0.3, 1, tf.constant([[4, 5]]), tf.ones([2]))
+    found = drop(tf.ones([200, 500]), 0).numpy()
+    assert abs((found == 0).mean() - 0.3) < 0.01
+    np.testing.assert_allclose(found[found > 0], 1 / 0.7, rtol=1e-6)
+
+
+def test_dropout_depends_on_everything_that_it_is_given():
+    given = {"seed": 1, "pieces": tf.constant([[4, 5]]), "weights": tf.ones([2])}
+    others = [
+        {"seed": 2},
+        {"pieces": tf.constant([[5, 4]])},
+        {"pieces": tf.constant([[4, 6]])},
+        {"weights": tf.constant([1.0, 1.0000001])},
+    ]
+    values = tf.ones([1000])
+    first = dropout(0.5, **given)(values, 0).numpy()
+    np.testing.assert_array_equal(dropout(0.5, **given)(values, 0), first)
+    for other in others:
+        assert np.mean(dropout(0.5, **given | other)(values, 0).numpy() != first) > 0.4
+    assert np.mean(dropout(0.5, **given)(values, 1).numpy() != first) > 0.4
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
+def test_dropout_takes_weights_of_every_float_type(dtype):
+    drop = dropout(0.5, 1, tf.constant([4]), tf.ones([3], dtype))
+    assert 300 < float(tf.reduce_sum(tf.cast(drop(tf.ones([1000], dtype), 0) > 0, tf.float32))) < 700
+
+
+@pytest.mark.parametrize("module", ["attention", "dropout", "output", "products", "recurrent"])
 def test_doctests(module):
     results = doctest.testmod(importlib.import_module(f"seq2split.layers.{module}"))
     assert results.attempted or module == "attention"  # its layers are called by those of the models

@@ -3,8 +3,10 @@
 The equations and weight layouts are those of `keras.layers.LSTM` and `keras.layers.GRU(reset_after=True)`, so weights
 can be exchanged with them. Keras multiplies the input by its kernel at each step and selects the old state by a mask at
 each step; here the product is taken once over all steps, and padding is held off by the gates themselves: a large
-constant added to the projected input closes the gates that let a step in, so that the state passes through a padded
-step bit for bit, and no step pays for it.
+constant in the projected input closes the gates that let a step in, so that the state passes through a padded step bit
+for bit, and no step pays for it.
+
+How the steps are unrolled, and their gradient, stand in `unroll`.
 
 Layers are time-major, `[time, rows, features]`, because a step is then a contiguous block. Matrix products run in the
 compute dtype of the layer's policy, and everything between them in its variable dtype.
@@ -41,6 +43,8 @@ class Recurrent(keras.Layer):
     """How many blocks of `units` columns the kernels have."""
     state_size: int
     """How many tensors `[rows, units]` a state holds; the first is the output of the step."""
+    recurrent_bias: keras.Variable | None = None
+    """What is added to the product with the old output, where it is not added to that with the input."""
 
     def __init__(self, units: int, *, reverse: bool = False, **options):
         super().__init__(autocast=False, **options)
@@ -52,8 +56,6 @@ class Recurrent(keras.Layer):
         self.kernel = add_weight(self, "kernel", (input_shape[-1], columns))
         self.recurrent_kernel = add_weight(self, "recurrent_kernel", (self.units, columns), "orthogonal")
         self._build_biases(columns)
-        biases = [self.recurrent_bias] if hasattr(self, "recurrent_bias") else []
-        self._matrices = [self.kernel, self.bias, self.recurrent_kernel, *biases]
 
     @_unconverted
     def call(
@@ -102,13 +104,14 @@ class Recurrent(keras.Layer):
             The state after it.
         """
         recurred = self.product(state[0], recurrent)
-        for bias in self.matrices()[3:]:
-            recurred += bias
+        if self.recurrent_bias is not None:
+            recurred += self.recurrent_bias.value
         return self.advance(projected, recurred, state)[0]
 
-    def matrices(self) -> tuple[tf.Tensor, ...]:
-        """The values of the kernel, its bias, the recurrent kernel and, where there is one, its bias."""
-        return tuple(tf.convert_to_tensor(weight.value) for weight in self._matrices)
+    def weight_values(self) -> list[tf.Tensor]:
+        """Those of the kernel, its bias, the recurrent kernel and, where there is one, its bias."""
+        weights = (self.kernel, self.bias, self.recurrent_kernel, self.recurrent_bias)
+        return [tf.convert_to_tensor(weight.value) for weight in weights if weight is not None]
 
     @abstractmethod
     def advance(self, projected: tf.Tensor, recurred: tf.Tensor, state: State) -> tuple[State, State]:

@@ -36,8 +36,7 @@ def unroll(
     Returns:
         The outputs `[time, rows, units]` and the state after the last step taken.
     """
-    compute, variable = cell.compute_dtype, cell.variable_dtype
-    weights = cell.matrices()
+    compute, variable, weights = cell.compute_dtype, cell.variable_dtype, cell.weight_values()
     (features, columns), time = weights[0].shape, inputs.shape[0]
     order = range(time)[::-1] if backwards else range(time)
 

@@ -1,0 +1,73 @@
+"""That all subjects compute the same: without it their times mean nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from efficiency import peers
+from efficiency.batches import Batch
+from efficiency.subjects import Subject
+
+REFERENCE = "joint-pairs"
+LOSS_TOLERANCE = {"float32": 1e-4, "mixed_bfloat16": 3e-2}
+GRADIENT_TOLERANCE = 1e-3
+_ROUNDING = 1e-7
+
+
+class DisagreementError(ValueError):
+    """Two subjects don't compute the same."""
+
+
+def check(subjects: Mapping[str, Any], batch: Batch, precision: str) -> None:
+    """Compares the losses of subjects on a batch and, in float32, their gradients.
+
+    Args:
+        subjects: By name; from the same weights, before any step.
+        batch: What they are compared on.
+        precision: The Keras policy of all.
+
+    Raises:
+        DisagreementError: They differ from `REFERENCE`, or from the first where that isn't measured, by more than
+            rounding explains.
+    """
+    reference = REFERENCE if REFERENCE in subjects else next(iter(subjects))
+    expected_loss, expected = _compute(subjects[reference], batch, precision)
+    for name, subject in subjects.items():
+        loss, gradients = _compute(subject, batch, precision)
+        if not abs(loss / expected_loss - 1.0) <= LOSS_TOLERANCE[precision]:
+            raise DisagreementError(f"the loss of {name} is {loss}, but that of {reference} is {expected_loss}.")
+        for variable in gradients.keys() & expected.keys():
+            error = _error(gradients[variable], expected[variable])
+            if not error <= GRADIENT_TOLERANCE:
+                raise DisagreementError(
+                    f"the gradient of {variable} of {name} differs from that of {reference} by {error:.1e} of the "
+                    f"largest entry; expected at most {GRADIENT_TOLERANCE}."
+                )
+
+
+def _compute(subject: Any, batch: Batch, precision: str) -> tuple[float, dict[str, np.ndarray]]:
+    loss, gradients = subject.loss_and_gradients(batch)
+    if precision != "float32":
+        return float(loss), {}
+    return float(loss), _named(subject, gradients) if isinstance(subject, Subject) else gradients
+
+
+def _named(subject: Subject, gradients: dict[str, list]) -> dict[str, np.ndarray]:
+    """Gradients by the names that the peers use, or by paths where the peers have no such model."""
+    try:
+        names = {id(variable): name for name, variable in peers.variables_of(*subject.layers.values()).items()}
+    except (AttributeError, ValueError):
+        names = {}
+    return {
+        names.get(id(variable), variable.path): tf.convert_to_tensor(gradient).numpy()
+        for part, variables in subject.variables.items()
+        for variable, gradient in zip(variables, gradients[part], strict=True)
+    }
+
+
+def _error(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.abs(found - expected).max() / (np.abs(expected).max() + _ROUNDING))

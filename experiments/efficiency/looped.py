@@ -1,0 +1,56 @@
+"""Recurrent layers for lengths that no graph knows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from seq2split.layers import Recurrent
+from seq2split.layers.recurrent import State
+from seq2split.models import Decoder, Encoder
+
+
+class Looped:
+    """A recurrent layer in a `tf.while_loop`. The product of its inputs is still one for all steps, before the loop.
+
+    Args:
+        layer: The layer, whose weights and step these are. It runs forwards.
+    """
+
+    def __init__(self, layer: Recurrent):
+        self._layer = layer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._layer, name)
+
+    def __call__(
+        self, inputs: tf.Tensor, lengths: tf.Tensor | None = None, state: State | None = None
+    ) -> tuple[tf.Tensor, State]:
+        """As of the layer; the time of `inputs [time, rows, features]` may be unknown."""
+        layer = self._layer
+        time, rows = tf.shape(inputs)[0], tf.shape(inputs)[1]
+        projected = layer.product(inputs, layer.kernel.value) + layer.bias.value
+        if lengths is not None:
+            padding = 1.0 - tf.transpose(tf.sequence_mask(lengths, time, layer.variable_dtype))
+            projected += padding[:, :, None] * layer.hold()
+        recurrent = tf.cast(layer.recurrent_kernel.value, layer.compute_dtype)
+        first = tuple(layer.zero_state(rows) if state is None else state)
+
+        def body(step: tf.Tensor, state: State, outputs: tf.TensorArray) -> tuple:
+            state = layer.step(steps.read(step), state, recurrent)
+            return step + 1, state, outputs.write(step, state[0])
+
+        steps = tf.TensorArray(layer.variable_dtype, time).unstack(projected)
+        outputs = tf.TensorArray(layer.variable_dtype, time, element_shape=[None, layer.units])
+        _, final, outputs = tf.while_loop(
+            lambda step, *_: step < time, body, (0, first, outputs), maximum_iterations=time
+        )
+        outputs = outputs.stack()
+        return outputs, final if lengths is None else layer._final(outputs, final, first, lengths)
+
+
+def loop(encoder: Encoder, decoder: Decoder) -> None:
+    """Puts the recurrent layers of a model into loops."""
+    encoder.levels = [[Looped(layer) for layer in level] for level in encoder.levels]
+    decoder.levels = [Looped(layer) for layer in decoder.levels]

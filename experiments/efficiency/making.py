@@ -1,0 +1,64 @@
+"""Makes subjects by their names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from efficiency.apart import CacheAll, Rerun, Tape
+from efficiency.setting import Setting, by_batch
+from efficiency.subjects import Joint, Model, Split, Subject
+
+_KINDS: dict[str, Callable[[Setting, Model | None], Subject]] = {
+    "split": Split,
+    "joint-pairs": lambda setting, model: Joint(setting, model, setting.by_bucket, setting.pairs),
+    "tape": Tape,
+    "rerun": Rerun,
+    "rerun-encoder": lambda setting, model: Rerun(setting, model, fused=True),
+    "cache-all": CacheAll,
+    "diagonal": lambda setting, model: Joint(setting, model, setting.by_diagonal, setting.diagonal),
+    "dynamic": lambda setting, model: Joint(setting, model, by_batch, [setting.longest], dynamic=True),
+    "padded": lambda setting, model: Joint(setting, model, setting.by_longest, [setting.longest]),
+}
+_ALONE = ("dynamic",)  # it changes the layers
+_SUFFIX = "-mixed"
+
+
+class Subjects:
+    """Makes subjects, and keeps them while their setting is of use.
+
+    A subject on mixed batches is the one on homogeneous batches: it would build the same graphs again. For the same
+    reason workloads whose buckets are the same share their subjects. All train one model, but for those that change it.
+    """
+
+    def __init__(self):
+        self._made: dict[tuple[str, Setting], Subject] = {}
+        self._models: dict[tuple, Model] = {}
+
+    def get(self, name: str, setting: Setting) -> Subject:
+        """The subject of a name in a setting."""
+        key = (kind(name), setting if kind(name) == "diagonal" else replace(setting, diagonal=()))
+        if key not in self._made:
+            self._made[key] = make(*key, None if kind(name) in _ALONE else self._model(setting))
+        return self._made[key]
+
+    def _model(self, setting: Setting) -> Model:
+        key = (setting.sizes, setting.precision, setting.threads)
+        if key not in self._models:
+            self._models = {key: Model(setting)}
+        return self._models[key]
+
+    def keep(self, setting: Setting) -> None:
+        """Forgets the subjects that a setting has no use for."""
+        kept = (setting, replace(setting, diagonal=()))
+        self._made = {key: subject for key, subject in self._made.items() if key[1] in kept}
+
+
+def kind(name: str) -> str:
+    """The name of a subject whatever its batches."""
+    return name.removesuffix(_SUFFIX)
+
+
+def make(name: str, setting: Setting, model: Model | None = None) -> Subject:
+    """Makes a subject of TensorFlow; of a model of its own by default."""
+    return _KINDS[kind(name)](setting, model)

@@ -1,0 +1,98 @@
+"""What is measured: the subjects, and how much of everything. Nothing here needs TensorFlow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SUBJECTS = (
+    "split",  # ours; homogeneous batches
+    "split-mixed",  # ours; uniformly shuffled batches
+    "joint-pairs",  # one joint graph for each pair of buckets
+    "joint-pairs-mixed",  # the same graphs, on the batches of split-mixed
+    "tape",  # one persistent eager tape over a function for each bucket of either part
+    "rerun",  # split, but every backward runs its forward again
+    "rerun-encoder",  # the same, but the decoder's loss and gradients are one graph
+    "cache-all",  # split, but every forward tensor is kept
+    "diagonal",  # joint graphs of buckets that bound both sides at once
+    "dynamic",  # one joint graph of unknown lengths, with loops; batches sorted by length
+    "padded",  # one joint graph at the largest lengths
+)
+PEERS = (
+    "torch",  # PyTorch eager; batches sorted by length
+    "jax",  # JAX, split by part and bucket; homogeneous batches, float32
+)
+WORKLOADS = ("multi30k", "shuffled", "embedded")
+PRECISIONS = ("mixed_bfloat16", "float32")
+GROWING = ("split", "joint-pairs")
+"""Those that are built for every number of buckets, so that growth shows."""
+BUCKETED = ("split", "diagonal")
+"""Those whose speed is measured for every number of buckets."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The model that is measured.
+
+    Attributes:
+        cell: `lstm` or `gru`.
+        vocabulary: Pieces of either side.
+        units: Of embeddings, states and attention.
+    """
+
+    cell: str = "lstm"
+    vocabulary: int = 8000
+    units: int = 256
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured.
+
+    Attributes:
+        workloads: The corpora; whatever is measured on one alone is measured on the first.
+        precisions: The Keras policies, likewise.
+        subjects: Who is measured.
+        cell: Of the model.
+        units: Of the model.
+        counts: Numbers of buckets a side, ascending.
+        main: The one of them at which everything is measured.
+        tokens: Padded pieces of both sides in a batch.
+        batches: How many batches stand for an epoch.
+        rounds: How often each runs.
+        threads: Shards of a batch that run at once; `None` for one on each core.
+        intra_op: Threads of one operation of TensorFlow; `None` for the cores' share of a shard.
+        builders: How many subjects are built at once, each in a process of its own.
+
+    Raises:
+        ValueError: A number is below 1.
+    """
+
+    workloads: tuple[str, ...] = WORKLOADS
+    precisions: tuple[str, ...] = PRECISIONS
+    subjects: tuple[str, ...] = SUBJECTS + PEERS
+    cell: str = "lstm"
+    units: int = 256
+    counts: tuple[int, ...] = (2, 4, 6, 8, 12)
+    main: int = 6
+    tokens: int = 4096
+    batches: int = 6
+    rounds: int = 3
+    threads: int | None = None
+    intra_op: int | None = None
+    builders: int = 1
+
+    def __post_init__(self):
+        numbers = {"--buckets": min(self.counts), "--rounds": self.rounds}
+        numbers |= {"--threads": self.threads, "--intra-op": self.intra_op}
+        for option, number in numbers.items():
+            if number is not None and number < 1:
+                raise ValueError(f"{option} {number}: give at least 1.")
+
+    def sizes(self, workload: str) -> Sizes:
+        """The model on a corpus."""
+        return Sizes(self.cell, 100 if workload == "embedded" else 8000, self.units)
+
+
+FULL = Plan()
+# For the harness, not for its numbers: they are too few, and processes that build at once disturb each other.
+QUICK = Plan(("embedded",), units=32, counts=(2, 3), main=2, tokens=512, batches=3, rounds=3, builders=2)

@@ -1,0 +1,125 @@
+"""The records of a run as tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from efficiency.layouts import LAYOUTS, layout_of
+from efficiency.plan import BUCKETED, Plan
+from efficiency.records import Record, Records, table
+from efficiency.targets import is_pair, judge
+
+
+def text(records: Records, plan: Plan) -> str:
+    """All tables of what was measured."""
+    parts = [
+        _speeds(records, plan, workload, precision) for workload in plan.workloads for precision in plan.precisions
+    ]
+    parts += [_pairs(records, plan), _bucket_counts(records, plan), _residuals(records, plan)]
+    parts += [_forward_runs(records), _building(records, plan), _padding(records, plan), _targets(records, plan)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _titled(title: str, headers: list[str], rows: Iterable[list]) -> str:
+    """A table, or nothing where it would be empty."""
+    rows = list(rows)
+    return f"{title}\n{table(headers, rows)}" if rows else ""
+
+
+def _speeds(records: Records, plan: Plan, workload: str, precision: str) -> str:
+    where = {"workload": workload, "precision": precision, "buckets": plan.main}
+    rows = []
+    for each in records.get(measure="tokens/s", **where):
+        ratio = records.get(measure="speed of split over it", subject=each.subject, **where)
+        rows.append([each.subject, f"{each.median:,.0f}", *_quartiles(each, ",.0f"), *_shown_ratio(ratio), each.n])
+    title = f"Training, {workload}, {precision}, {plan.main} buckets a side; real source + target pieces a second"
+    headers = ["subject", "tokens/s", "quartiles", "split is faster by", "quartiles", "n"]
+    shown = _titled(title, headers, rows)
+    for each in records.get(subject="products", measure="share of the step of split", **where):
+        low, high = f"{each.low:.2f}", f"{each.high:.2f}"
+        shown += f"\nIts matrix products alone take {each.median:.2f} of the step of split ({low} to {high})."
+    return shown
+
+
+def _shown_ratio(found: list[Record]) -> list[str]:
+    return [f"{found[0].median:.2f}", *_quartiles(found[0], ".2f")] if found else ["-", "-"]
+
+
+def _quartiles(record: Record, form: str) -> list[str]:
+    return [f"{record.low:{form}} to {record.high:{form}}"]
+
+
+def _pairs(records: Records, plan: Plan) -> str:
+    rows = []
+    for precision in plan.precisions:
+        found = [each.median for each in records.get(precision=precision, subject="split") if is_pair(each.measure)]
+        if found:
+            spread = np.percentile(found, [0, 25, 50, 75, 100])
+            rows.append([precision, *(f"{ratio:.3f}" for ratio in spread), len(found)])
+    title = f"Step of split over step of joint-pairs, {plan.workloads[0]}, over all bucket pairs; full batches of each"
+    return _titled(title, ["precision", "least", "quartile", "median", "quartile", "most", "pairs"], rows)
+
+
+def _bucket_counts(records: Records, plan: Plan) -> str:
+    where = {"workload": plan.workloads[0], "precision": plan.precisions[0], "measure": "tokens/s"}
+    by_count = [[records.value(subject=name, buckets=count, **where) for name in BUCKETED] for count in plan.counts]
+    rows = [
+        [count, *("-" if each is None else f"{each:,.0f}" for each in found)]
+        for count, found in zip(plan.counts, by_count, strict=True)
+        if any(found)
+    ]
+    title = f"Tokens/s against buckets, {plan.workloads[0]}, {plan.precisions[0]}"
+    return _titled(title, ["buckets a side", *BUCKETED], rows)
+
+
+def _residuals(records: Records, plan: Plan) -> str:
+    rows = []
+    for workload in plan.workloads:
+        for each in records.get(workload=workload, measure="residual bytes, encoder"):
+            where = {"workload": workload, "subject": each.subject, "precision": each.precision}
+            decoder = records.value(measure="residual bytes, decoder", **where) or 0.0
+            sizes = [each.median, decoder, each.median + decoder]
+            rows.append([workload, each.precision, each.subject, *(f"{size / 1e6:,.2f}" for size in sizes)])
+    headers = ["workload", "precision", "subject", "encoder", "decoder", "both"]
+    return _titled("Residuals of one batch, MB", headers, rows)
+
+
+def _forward_runs(records: Records) -> str:
+    rows = [
+        [each.subject, f"{each.median:.0f}", f"{records.value(subject=each.subject, measure=_DECODER_RUNS):.0f}"]
+        for each in records.get(measure="forward runs, encoder")
+    ]
+    return _titled("Forward executions in a step", ["subject", "encoder", "decoder"], rows)
+
+
+def _building(records: Records, plan: Plan) -> str:
+    measures = {"graphs": 1, "seconds to build": 1, "memory growth, bytes": 1e6, "resident memory, bytes": 1e6}
+    rows = []
+    for each in sorted(records.get(measure="graphs"), key=lambda each: (each.subject, each.buckets)):
+        same = {"subject": each.subject, "buckets": each.buckets}
+        graphs, *others = (records.value(measure=measure, **same) / unit for measure, unit in measures.items())
+        rows.append([each.subject, each.buckets, f"{graphs:.0f}", *(f"{value:,.1f}" for value in others)])
+    title = f"Building all graphs, each subject in its own process, {plan.workloads[0]}, {plan.precisions[0]}"
+    return _titled(title, ["subject", "buckets a side", "graphs", "seconds", "growth, MB", "resident, MB"], rows)
+
+
+def _padding(records: Records, plan: Plan) -> str:
+    shown = {}
+    for each in records.get(measure="padding share"):
+        shown.setdefault((each.workload, each.buckets), {})[layout_of(each.subject)] = f"{each.median:.1%}"
+    rows = [[*where, *(found.get(name, "-") for name in LAYOUTS)] for where, found in shown.items()]
+    return _titled("Padding, share of all positions of an epoch", ["workload", "buckets a side", *LAYOUTS], rows)
+
+
+def _targets(records: Records, plan: Plan) -> str:
+    verdicts = {True: "yes", False: "no", None: "not measured"}
+    rows = [
+        [each.name, each.bound, "-" if each.reached is None else f"{each.reached:.3f}", verdicts[each.met]]
+        for each in judge(records, plan)
+    ]
+    return _titled("Targets", ["ratio", "target", "reached", "met"], rows)
+
+
+_DECODER_RUNS = "forward runs, decoder"

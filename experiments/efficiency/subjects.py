@@ -1,0 +1,261 @@
+"""The ways to train a bucketed model that are compared, each with its own copy of the same initial weights.
+
+Every one of them deals the rows of a batch out to as many threads, so that what differs is the graphs.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import tensorflow as tf
+
+import seq2split as s2s
+from efficiency.batches import Batch, deal, one_row, padded
+from efficiency.layouts import ROW_MULTIPLE
+from efficiency.looped import loop
+from efficiency.setting import Lengths, Pair, Setting
+from seq2split.carry import Sequences
+from seq2split.config import OptimizerConfig
+from seq2split.model import add_up
+from seq2split.optimization import Updater
+
+LEARNING_RATE = 1e-4
+Gradients = dict[str, list]
+
+
+class Model:
+    """The layers that are trained, and what moves their variables.
+
+    Args:
+        setting: Of which the sizes, the precision and the threads count.
+
+    Attributes:
+        layers: The encoder and the decoder.
+        variables: The trainable variables of each.
+    """
+
+    def __init__(self, setting: Setting):
+        self._setting = setting
+        self.layers = dict(zip(("encoder", "decoder"), setting.layers(), strict=True))
+        self.variables = {name: layer.trainable_variables for name, layer in self.layers.items()}
+        self._updater: Updater | None = None
+
+    def reset(self) -> None:
+        """Gives it the initial weights again; the optimizer keeps its state."""
+        for name, layer in zip(self.variables, self._setting.layers(), strict=True):
+            for variable, initial in zip(self.variables[name], layer.trainable_variables, strict=True):
+                variable.assign(initial)
+
+    def update(self, gradients: Gradients) -> None:
+        """One step of the optimizer."""
+        if self._updater is None:
+            config = OptimizerConfig(learning_rate=LEARNING_RATE, schedule="constant", warmup_steps=0)
+            threads = self._setting.threads
+            self._updater = Updater(self.variables, config, clip_norm=0.0, total_steps=1, threads=threads)
+        self._updater(gradients)
+
+
+class Subject(ABC):
+    """One way to train.
+
+    Args:
+        setting: The model and its buckets.
+        model: What it trains; one of its own by default. Subjects that share one find it in the caches of the
+            processor, as a training that runs alone does.
+
+    Attributes:
+        setting: The same.
+        model: Likewise.
+        layers: Its encoder and its decoder.
+        variables: Their trainable variables.
+    """
+
+    def __init__(self, setting: Setting, model: Model | None = None):
+        self.setting, self.model = setting, model or Model(setting)
+        self.layers, self.variables = self.model.layers, self.model.variables
+
+    @abstractmethod
+    def loss_and_gradients(self, batch: Batch) -> tuple[tf.Tensor, Gradients]:
+        """The loss of a target piece of a batch on average, and the gradients of each part's variables."""
+
+    @abstractmethod
+    def build(self) -> None:
+        """Builds every graph that there may be, and runs each on one row, since the first run optimizes it."""
+
+    @property
+    @abstractmethod
+    def graphs(self) -> int:
+        """How many graphs have been built; a part's forward and backward in one bucket are one."""
+
+    def step(self, batch: Batch) -> float:
+        """One step of training, done when it returns; returns the loss before it."""
+        loss, gradients = self.loss_and_gradients(batch)
+        self.model.update(gradients)
+        return float(loss)
+
+
+class Split(Subject):
+    """Ours; homogeneous and mixed batches alike."""
+
+    def __init__(self, setting: Setting, model: Model | None = None):
+        super().__init__(setting, model)
+        self.split = s2s.SplitModel(
+            [
+                s2s.Node(s2s.Part(self.layers["encoder"]), ["source"], setting.buckets["source"]),
+                s2s.Node(s2s.Part(self.layers["decoder"]), ["encoder", "target"], setting.buckets["target"]),
+            ],
+            row_multiple=ROW_MULTIPLE,
+            threads=setting.threads,
+        )
+
+    def loss_and_gradients(self, batch: Batch) -> tuple[tf.Tensor, Gradients]:
+        """As of the base."""
+        (loss, _), gradients = self.split.loss_and_gradients(batch)
+        return loss, gradients
+
+    def shapes(self, batch: Batch) -> list[tuple[int, ...]]:
+        """The groups that a batch runs in: the encoder's `(rows, source)`, the decoder's `(rows, source, target)`."""
+        found: list[tuple[int, ...]] = []
+
+        def noting(run: Callable) -> Callable:
+            def noted(*inputs, **options):
+                found.append(_shape(inputs))
+                return run(*inputs, **options)
+
+            return noted
+
+        self.loss_and_gradients(batch)  # builds what is missing
+        for (name, _), graph in self.split.graphs.items():
+            call = "forward" if name == "encoder" else "value_and_gradients"
+            setattr(graph, call, noting(getattr(graph, call)))
+        self.loss_and_gradients(batch)
+        for (name, _), graph in self.split.graphs.items():
+            delattr(graph, "forward" if name == "encoder" else "value_and_gradients")
+        return found
+
+    def build(self) -> None:
+        """As of the base."""
+        self.split.build(progress=False)
+        for pair in self.setting.covering:
+            self.loss_and_gradients(one_row(*pair))
+
+    @property
+    def graphs(self) -> int:
+        """As of the base."""
+        return len(self.split.graphs)
+
+
+class Sharded(Subject):
+    """The base of subjects that run shards of rows, each of one pair of padded lengths, and add up what they give.
+
+    Args:
+        setting: As of the base.
+        model: Likewise.
+        lengths: How rows are padded.
+        pairs: As few pairs of padded lengths as need every graph.
+    """
+
+    def __init__(self, setting: Setting, model: Model | None, lengths: Lengths, pairs: Sequence[Pair]):
+        super().__init__(setting, model)
+        self._lengths, self._pairs = lengths, pairs
+        self._pool = ThreadPoolExecutor(setting.threads)
+
+    @abstractmethod
+    def prepare(self, source: int, target: int) -> None:
+        """Builds what a pair of padded lengths needs, unless it is there; in one thread."""
+
+    @abstractmethod
+    def run(self, source: Sequences, target: Sequences, share: tf.Tensor) -> tuple[tf.Tensor, Gradients]:
+        """One shard.
+
+        Args:
+            source: Pieces `[rows, time]` and lengths `[rows]`.
+            target: Likewise.
+            share: What a target piece counts for, a scalar.
+
+        Returns:
+            The sum of the losses of all target pieces, and the gradients of that sum times the share.
+        """
+
+    def loss_and_gradients(self, batch: Batch) -> tuple[tf.Tensor, Gradients]:
+        """As of the base."""
+        shards = deal(*self._lengths(batch), self.setting.threads)
+        for _, source, target in shards:
+            self.prepare(source, target)
+        share = tf.constant(1.0 / int(batch["target"].lengths.sum()), tf.float32)
+        found = list(self._pool.map(lambda shard: self.run(*padded(batch, *shard), share), shards))
+        each = {name: zip(*(gradients[name] for _, gradients in found), strict=True) for name in self.layers}
+        total = {name: list(self._pool.map(add_up, gradients)) for name, gradients in each.items()}
+        return tf.add_n([loss for loss, _ in found]) * share, total
+
+    def build(self) -> None:
+        """As of the base."""
+        for pair in self._pairs:
+            self.loss_and_gradients(one_row(*pair))
+
+
+class Joint(Sharded):
+    """One graph for each pair of padded lengths, with one tape over both parts.
+
+    Args:
+        setting: As of the base.
+        model: Likewise.
+        lengths: As of `Sharded`.
+        pairs: As of `Sharded`.
+        dynamic: Whether one graph takes all lengths; it changes the layers of the model.
+    """
+
+    def __init__(
+        self, setting: Setting, model: Model | None, lengths: Lengths, pairs: Sequence[Pair], *, dynamic: bool = False
+    ):
+        super().__init__(setting, model, lengths, pairs)
+        self._dynamic = dynamic
+        self._graphs: dict[tuple, Any] = {}
+        if dynamic:
+            loop(*self.layers.values())
+
+    @property
+    def graphs(self) -> int:
+        """As of the base."""
+        return len(self._graphs)
+
+    def prepare(self, source: int, target: int) -> None:
+        """As of the base."""
+        key = self._key(source, target)
+        if key not in self._graphs:
+            specs = [*map(field_spec, key), tf.TensorSpec([])]
+            self._graphs[key] = tf.function(self._joint, autograph=False).get_concrete_function(*specs)
+
+    def run(self, source: Sequences, target: Sequences, share: tf.Tensor) -> tuple[tf.Tensor, Gradients]:
+        """As of the base."""
+        return self._graphs[self._key(source.values.shape[1], target.values.shape[1])](source, target, share)
+
+    def _key(self, source: int, target: int) -> tuple[int | None, int | None]:
+        return (None, None) if self._dynamic else (source, target)
+
+    def _joint(self, source: Sequences, target: Sequences, share: tf.Tensor) -> tuple[tf.Tensor, Gradients]:
+        encoder, decoder = self.layers.values()
+        with tf.GradientTape() as tape:
+            loss, _ = decoder(encoder(source, training=True), target, training=True)
+        return loss, gradients_of(tape, loss, self.variables, share)
+
+
+def _shape(inputs: tuple) -> tuple[int, ...]:
+    """The rows of a part's inputs, and the times of the sequences that it reads."""
+    sequences = [getattr(given, "memory", given).values for given in inputs]
+    return sequences[0].shape[0], *(values.shape[1] for values in sequences)
+
+
+def field_spec(length: int | None) -> Sequences:
+    """The spec of one side of a batch, its rows unknown."""
+    return Sequences(tf.TensorSpec([None, length], tf.int32), tf.TensorSpec([None], tf.int32))
+
+
+def gradients_of(tape: tf.GradientTape, loss: tf.Tensor, variables: dict[str, list], loss_ct: tf.Tensor) -> Gradients:
+    """The gradients of a loss with respect to the variables of both parts."""
+    flat = [variable.value for each in variables.values() for variable in each]
+    found = iter(tape.gradient([loss], flat, output_gradients=[loss_ct]))
+    return {name: [next(found) for _ in each] for name, each in variables.items()}

@@ -1,0 +1,95 @@
+"""Times steps in turn, so that a machine that slows down slows all of them."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+
+class Work(NamedTuple):
+    """What one subject runs.
+
+    Attributes:
+        step: Takes an item of `items`.
+        items: What stands for an epoch.
+        tokens: What all of them count for.
+    """
+
+    step: Callable[[Any], Any]
+    items: Sequence[Any]
+    tokens: int
+
+
+def speeds(works: Mapping[str, Work], rounds: int, label: str) -> dict[str, np.ndarray]:
+    """Times subjects that run their items in turn.
+
+    Args:
+        works: By subject.
+        rounds: How often each runs each of its items, after one run of each to warm up.
+        label: Of the progress bar.
+
+    Returns:
+        For each subject the tokens in a second, `[rounds]`: all its tokens over the seconds of all its items.
+    """
+    _warm_up(works, label)
+    found: dict[str, list[float]] = {name: [] for name in works}
+    with _no_collections():
+        for number in tqdm(range(rounds), desc=f"{label}: rounds", leave=False):
+            seconds = dict.fromkeys(works, 0.0)
+            for name, item in in_turn({name: work.items for name, work in works.items()}, number):
+                start = time.perf_counter()
+                works[name].step(item)
+                seconds[name] += time.perf_counter() - start
+            for name, work in works.items():
+                found[name].append(work.tokens / seconds[name])
+    return {name: np.array(each) for name, each in found.items()}
+
+
+def seconds(steps: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
+    """The seconds of functions that are called in turn, `[rounds]` for each, after one call of each to warm up."""
+    works = {name: Work(lambda step: step(), [step], 1) for name, step in steps.items()}
+    return {name: 1.0 / each for name, each in speeds(works, rounds, "").items()}
+
+
+def in_turn(items: Mapping[str, Sequence[Any]], number: int) -> Iterator[tuple[str, Any]]:
+    """Every item of everyone: the first of each, then the second of each, and so on.
+
+    Whoever begins changes from place to place, and from one `number` to the next.
+
+    Example:
+        >>> list(in_turn({"a": [1, 2], "b": [3]}, 0))
+        [('a', 1), ('b', 3), ('a', 2)]
+    """
+    names = list(items)
+    for at in range(max(map(len, items.values()))):
+        turn = (number + at) % len(names)
+        for name in names[turn:] + names[:turn]:
+            if at < len(items[name]):
+                yield name, items[name][at]
+
+
+def _warm_up(works: Mapping[str, Work], label: str) -> None:
+    for name, work in tqdm(works.items(), desc=f"{label}: warming up", leave=False, disable=not label):
+        for item in work.items:
+            try:
+                work.step(item)
+            except Exception as error:
+                error.add_note(f"while subject {name!r} ran")
+                raise
+
+
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """Keeps Python from searching the graphs of all subjects for garbage in the middle of a step of one of them."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
