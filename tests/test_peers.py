@@ -149,6 +149,7 @@ def test_another_model_is_refused(encoder, decoder):
 
 
 def test_what_is_missing_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax", ModuleType("jax"))
     monkeypatch.setitem(sys.modules, "optax", None)
     monkeypatch.setitem(sys.modules, "torch", None)
     assert "optax" in peers.available()["jax"]
