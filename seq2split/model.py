@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from threading import RLock
 from typing import Any
 
@@ -151,10 +152,12 @@ class SplitModel:
         step = _Step(self, batch, self.nodes)
         for name in list(self.nodes)[:-1]:
             step.forward(name)
-        losses = step.losses_and_gradients(self._last)
+        step.losses_and_gradients(self._last)
         for name in reversed(list(self.nodes)[:-1]):
             step.backward(name)
-        return losses, {name: self._each(add_up, zip(*step.gradients[name], strict=True)) for name in self.nodes}
+        addends = {name: list(zip(*step.gradients[name], strict=True)) for name in self.nodes}
+        sums = iter(self._each(add_up, (each for addend in addends.values() for each in addend)))
+        return step.mean(self._last), {name: list(islice(sums, len(each))) for name, each in addends.items()}
 
     def losses(self, batch: Batch) -> Nest:
         """What `loss_and_gradients` returns first, with every part in inference.
@@ -338,8 +341,8 @@ class _Step:
         self.outputs[name] = [outputs for outputs, _ in runs]
         self._residuals[name] = [residuals for _, residuals in runs]
 
-    def losses_and_gradients(self, name: str) -> Nest:
-        """Runs both passes of the last part, and returns its outputs for a position on average."""
+    def losses_and_gradients(self, name: str) -> None:
+        """Runs both passes of the last part."""
         share = 1.0 / self._positions(name)
         runs = self._run(
             name,
@@ -349,7 +352,6 @@ class _Step:
         self.outputs[name] = [outputs for outputs, _, _ in runs]
         self._inputs_ct[name] = [inputs_ct for _, inputs_ct, _ in runs]
         self.gradients[name] = [gradients for _, _, gradients in runs]
-        return self.mean(name)
 
     def backward(self, name: str) -> None:
         """Runs the backward of a part whose consumers have run theirs."""

@@ -269,8 +269,19 @@ def test_a_sample_is_spread_evenly_over_the_sizes():
     source = np.repeat(np.arange(1, 101), 2)
     rows = np.random.default_rng(0).permutation(np.arange(200).reshape(100, 2))
     layout = layouts.Layout(source, source, list(rows))
-    assert [int(source[drawn].mean()) for drawn in layout.sample(4)] == [13, 38, 63, 88]
-    assert len(layout.sample(500)) == 100
+    batches, weights = layout.sample(4)
+    assert [int(source[drawn].mean()) for drawn in batches] == [13, 38, 63, 88]
+    assert weights == [25.0] * 4
+    assert layout.sample(500)[1] == [1.0] * 100
+
+
+@pytest.mark.parametrize(("count", "expected"), [(1, [18, 2]), (4, [6, 6, 6, 2]), (10, [2] * 10), (99, [1] * 20)])
+def test_mixed_batches_count_for_as_many_as_there_are(count, expected):
+    source = np.array([4] * 36 + [4, 5] * 2)  # of 20 batches the last two are mixed
+    layout = layouts.Layout(source, source, list(np.arange(40).reshape(20, 2)))
+    batches, weights = layout.sample(count)
+    assert weights == expected
+    assert sum(weights[at] for at, rows in enumerate(batches) if len(set(source[rows])) > 1) == 2
 
 
 def test_padding_share_by_hand():
@@ -293,9 +304,14 @@ def test_speed_is_tokens_over_seconds(monkeypatch):
     def wait(seconds):
         clock[0] += seconds
 
-    works = {"slow": timing.Work(wait, [2.0, 3.0], 10), "fast": timing.Work(wait, [1.0], 10)}
-    found = timing.speeds(works, rounds=2, label="")
-    assert {name: each.tolist() for name, each in found.items()} == {"slow": [2.0, 2.0], "fast": [10.0, 10.0]}
+    works = {
+        "slow": timing.Work(wait, [2.0, 3.0], [4, 6], [1.0, 1.0]),
+        "fast": timing.Work(wait, [1.0], [10], [1.0]),
+        "weighted": timing.Work(wait, [2.0, 3.0], [4, 6], [4.0, 1.0]),
+        "few tokens": timing.Work(wait, [1.0, 2.0], [4, 1], [1.0, 3.0]),
+    }
+    found = {name: each.tolist() for name, each in timing.speeds(works, rounds=2, label="").items()}
+    assert found == {"slow": [2.0] * 2, "fast": [10.0] * 2, "weighted": [2.0] * 2, "few tokens": [1.0] * 2}
 
 
 def test_bytes_of_views_count_once():

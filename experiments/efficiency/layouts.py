@@ -34,17 +34,31 @@ class Layout:
         real = sum(int(corpus.lengths(side).sum()) for side in SIDES)
         return 1.0 - real / int(self.source.sum() + self.target.sum())
 
-    def sample(self, count: int) -> list[np.ndarray]:
-        """Batches that stand for the epoch: a systematic sample of them, ordered by padded size.
+    def sample(self, count: int) -> tuple[list[np.ndarray], list[float]]:
+        """Batches that stand for the epoch: a systematic sample of those of one padded size, and one of the others.
 
         Args:
-            count: How many; all, where there are no more.
+            count: How many, at least one of either kind; all, where there are no more.
 
         Returns:
-            The middles of `count` equal stretches of the order.
+            The batches, and how many of the epoch each stands for.
         """
-        order = sorted(self.batches, key=lambda rows: (self._size(rows), int(self.source[rows].sum()), rows[0]))
+        pure = [rows for rows in self.batches if self._is_pure(rows)]
+        mixed = [rows for rows in self.batches if not self._is_pure(rows)]
+        share = round(count * len(mixed) / len(self.batches))
+        few = min(max(share, bool(mixed)), max(1, count - bool(pure)))
+        kinds = [(pure, max(1, count - few)), (mixed, few)]
+        drawn = [(each, self._middles(each, number)) for each, number in kinds if each]
+        weights = [len(each) / len(middles) for each, middles in drawn for _ in middles]
+        return [rows for _, middles in drawn for rows in middles], weights
+
+    def _middles(self, batches: list[np.ndarray], count: int) -> list[np.ndarray]:
+        """The middles of `count` equal stretches of the batches in the order of their padded size."""
+        order = sorted(batches, key=lambda rows: (self._size(rows), int(self.source[rows].sum()), rows[0]))
         return [order[int((at + 0.5) * len(order) / count)] for at in range(count)] if count < len(order) else order
+
+    def _is_pure(self, rows: np.ndarray) -> bool:
+        return all(np.ptp(lengths[rows]) == 0 for lengths in (self.source, self.target))
 
     def _size(self, rows: np.ndarray) -> float:
         """Padded positions of a row on average; batches have about as many positions, and the longer fewer rows."""

@@ -59,6 +59,7 @@ class Plan:
         tokens: Padded pieces of both sides in a batch.
         batches: How many batches stand for an epoch.
         rounds: How often each runs.
+        pair_rounds: How often the full batch of a bucket pair runs.
         threads: Shards of a batch that run at once; `None` for one on each core.
         intra_op: Threads of one operation of TensorFlow; `None` for the cores' share of a shard.
         builders: How many subjects are built at once, each in a process of its own.
@@ -77,6 +78,7 @@ class Plan:
     tokens: int = 4096
     batches: int = 6
     rounds: int = 3
+    pair_rounds: int = 9
     threads: int | None = None
     intra_op: int | None = None
     builders: int = 1
@@ -95,4 +97,4 @@ class Plan:
 
 FULL = Plan()
 # For the harness, not for its numbers: they are too few, and processes that build at once disturb each other.
-QUICK = Plan(("embedded",), units=32, counts=(2, 3), main=2, tokens=512, batches=3, rounds=3, builders=2)
+QUICK = Plan(("embedded",), units=32, counts=(2, 3), main=2, tokens=512, batches=3, rounds=3, pair_rounds=3, builders=2)

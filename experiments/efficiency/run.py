@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -50,6 +50,22 @@ def run(plan: Plan, json: Path | None, plot: Path | None) -> None:
 
         plots.draw(bench.records, plan, plot)
     print(f"\n{time.monotonic() - start:.0f} s in all, {bench.threads} threads", flush=True)
+
+
+class Sample(NamedTuple):
+    """Batches that stand for an epoch.
+
+    Attributes:
+        batches: The batches.
+        weights: How many of the epoch each stands for.
+    """
+
+    batches: list[Batch]
+    weights: list[float]
+
+    def work(self, step: Callable[[Any], Any]) -> Work:
+        """What a subject runs that takes the batches."""
+        return Work(step, self.batches, [tokens_of(batch) for batch in self.batches], self.weights)
 
 
 class Bench:
@@ -103,16 +119,16 @@ class Bench:
         for model in {subject.model for subject in made.values()}:
             model.reset()  # another workload may have trained it
         made |= {name: _peer(name, setting) for name in self._peers if name != "jax" or precision == "float32"}
-        batches = {name: self._batches(name, workload, self.plan.main) for name in made}
-        check(made, _first_pure(self._batches("split", workload, self.plan.main), setting), precision)
+        samples = {name: self._sample(name, workload, self.plan.main) for name in made}
+        pure = _first_pure(self._sample("split", workload, self.plan.main).batches, setting)
+        check(made, pure, precision)
         if "jax" in made:
-            batches["jax"] = [_to_buckets(batch, setting) for batch in batches["jax"] if _is_pure(batch, setting)]
-        works = {name: Work(made[name].step, batches[name], _tokens(batches[name])) for name in made}
+            samples["jax"] = _to_buckets(samples["jax"], setting)
+        works = {name: samples[name].work(made[name].step) for name in made}
         if "split" in made:
-            works["products"] = self._products(made["split"], batches["split"])
+            works["products"] = self._products(made["split"], samples["split"])
         found = speeds(works, self.plan.rounds, f"{workload}, {precision}")
         self._note_speeds(workload, precision, found)
-        pure = _first_pure(batches.get("split", self._batches("split", workload, self.plan.main)), setting)
         for name in self.names:
             kept = residual_bytes(made[name], pure)
             for part, size in kept.items():
@@ -129,7 +145,7 @@ class Bench:
         for source, target in tqdm(setting.pairs, desc=f"bucket pairs, {precision}", leave=False):
             batch = full_batch(source, target, self.plan.tokens, setting.sizes.vocabulary)
             steps = {name: lambda each=each, batch=batch: each.step(batch) for name, each in made.items()}
-            found = seconds(steps, self.plan.rounds)
+            found = seconds(steps, self.plan.pair_rounds)
             ratios = found["split"] / found["joint-pairs"]
             measure = f"step over joint-pairs, {source} x {target}"
             self.records.add(self._first, self.plan.main, precision, "split", measure, *ratios)
@@ -143,10 +159,9 @@ class Bench:
                 continue
             setting = self._setting(self._first, count, precision)
             self._subjects.keep(setting)
-            batches = {name: self._batches(name, self._first, count) for name in names}
             works = {
-                name: Work(self._subjects.get(name, setting).step, each, _tokens(each))
-                for name, each in batches.items()
+                name: self._sample(name, self._first, count).work(self._subjects.get(name, setting).step)
+                for name in names
             }
             if works:
                 for name, found in speeds(works, self.plan.rounds, f"{count} buckets").items():
@@ -181,17 +196,18 @@ class Bench:
     def _setting(self, workload: str, count: int, precision: str) -> Setting:
         return Setting.of(self.plan, workload, count, precision, self.threads)
 
-    def _batches(self, name: str, workload: str, count: int) -> list[Batch]:
+    def _sample(self, name: str, workload: str, count: int) -> Sample:
         """A sample of an epoch of a subject's batches."""
         layout, corpus = (lay_out(layout_of(name), workload, count, self.plan.tokens), workloads.load(workload))
-        return [batch_of(corpus, rows) for rows in layout.sample(self.plan.batches)]
+        batches, weights = layout.sample(self.plan.batches)
+        return Sample([batch_of(corpus, rows) for rows in batches], weights)
 
-    def _products(self, subject: Split, batches: list[Batch]) -> Work:
+    def _products(self, subject: Split, sample: Sample) -> Work:
         """The matrix products of batches in the shapes in which split runs them."""
         setting = subject.setting
-        shapes = [subject.shapes(batch) for batch in batches]
+        shapes = [subject.shapes(batch) for batch in sample.batches]
         runs = [runner(setting.sizes, setting.precision, each, self.threads) for each in shapes]
-        return Work(lambda run: run(), runs, _tokens(batches))
+        return sample.work(lambda run: run())._replace(items=runs)
 
     def _note_speeds(self, workload: str, precision: str, found: dict[str, np.ndarray]) -> None:
         def note(name: str, measure: str, values: Iterable[float]) -> None:
@@ -233,10 +249,6 @@ def _peer(name: str, setting: Setting) -> Any:
     return peers.TorchSubject(weights, BOS, setting.precision, setting.threads, LEARNING_RATE)
 
 
-def _tokens(batches: list[Batch]) -> int:
-    return sum(map(tokens_of, batches))
-
-
 def _is_pure(batch: Batch, setting: Setting) -> bool:
     """Whether the rows of a batch are of one bucket pair; those left over at the end of an epoch are not."""
     return all(len(set(lengths.tolist())) == 1 for lengths in setting.by_bucket(batch))
@@ -248,8 +260,13 @@ def _first_pure(batches: list[Batch], setting: Setting) -> Batch:
     return (pure or batches)[len(pure or batches) // 2]
 
 
-def _to_buckets(batch: Batch, setting: Setting) -> Batch:
-    """A batch of one bucket pair, padded to it."""
+def _to_buckets(sample: Sample, setting: Setting) -> Sample:
+    """The batches of one bucket pair, padded to it."""
+    pure = [(batch, weight) for batch, weight in zip(*sample, strict=True) if _is_pure(batch, setting)]
+    return Sample([_to_bucket(batch, setting) for batch, _ in pure], [weight for _, weight in pure])
+
+
+def _to_bucket(batch: Batch, setting: Setting) -> Batch:
     lengths = (int(each.max()) for each in setting.by_bucket(batch))
     fields = padded(batch, np.arange(len(batch["source"].lengths)), *lengths)
     return {side: Sequences(*(each.numpy() for each in field)) for side, field in zip(SIDES, fields, strict=True)}

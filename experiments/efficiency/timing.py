@@ -18,12 +18,14 @@ class Work(NamedTuple):
     Attributes:
         step: Takes an item of `items`.
         items: What stands for an epoch.
-        tokens: What all of them count for.
+        tokens: What each of them counts for.
+        weights: How many items of the epoch each stands for.
     """
 
     step: Callable[[Any], Any]
     items: Sequence[Any]
-    tokens: int
+    tokens: Sequence[int]
+    weights: Sequence[float]
 
 
 def speeds(works: Mapping[str, Work], rounds: int, label: str) -> dict[str, np.ndarray]:
@@ -31,29 +33,32 @@ def speeds(works: Mapping[str, Work], rounds: int, label: str) -> dict[str, np.n
 
     Args:
         works: By subject.
-        rounds: How often each runs each of its items, after one run of each to warm up.
+        rounds: How often each runs each of its items, after two runs of each to warm up: kernels are compiled for each
+            shape in each thread, and another thread may take the second run.
         label: Of the progress bar.
 
     Returns:
-        For each subject the tokens in a second, `[rounds]`: all its tokens over the seconds of all its items.
+        For each subject the tokens in a second, `[rounds]`: the weighted sum of the tokens of its items over that of
+        their seconds.
     """
     _warm_up(works, label)
     found: dict[str, list[float]] = {name: [] for name in works}
     with _no_collections():
         for number in tqdm(range(rounds), desc=f"{label}: rounds", leave=False):
             seconds = dict.fromkeys(works, 0.0)
-            for name, item in in_turn({name: work.items for name, work in works.items()}, number):
+            weighted = {name: list(zip(work.items, work.weights, strict=True)) for name, work in works.items()}
+            for name, (item, weight) in in_turn(weighted, number):
                 start = time.perf_counter()
                 works[name].step(item)
-                seconds[name] += time.perf_counter() - start
+                seconds[name] += weight * (time.perf_counter() - start)
             for name, work in works.items():
-                found[name].append(work.tokens / seconds[name])
+                found[name].append(np.dot(work.tokens, work.weights) / seconds[name])
     return {name: np.array(each) for name, each in found.items()}
 
 
 def seconds(steps: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
-    """The seconds of functions that are called in turn, `[rounds]` for each, after one call of each to warm up."""
-    works = {name: Work(lambda step: step(), [step], 1) for name, step in steps.items()}
+    """The seconds of functions that are called in turn, `[rounds]` for each, after two calls of each to warm up."""
+    works = {name: Work(lambda step: step(), [step], [1], [1.0]) for name, step in steps.items()}
     return {name: 1.0 / each for name, each in speeds(works, rounds, "").items()}
 
 
@@ -76,7 +81,7 @@ def in_turn(items: Mapping[str, Sequence[Any]], number: int) -> Iterator[tuple[s
 
 def _warm_up(works: Mapping[str, Work], label: str) -> None:
     for name, work in tqdm(works.items(), desc=f"{label}: warming up", leave=False, disable=not label):
-        for item in work.items:
+        for item in [*work.items, *work.items]:
             try:
                 work.step(item)
             except Exception as error:
