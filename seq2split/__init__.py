@@ -1,6 +1,7 @@
 """Bucketed sequence-to-sequence models for TensorFlow, split into parts.
 
-The names below are the public ones; ready layers and models are in `seq2split.layers` and `seq2split.models`.
+The names below are the public ones; ready layers and models are in `seq2split.layers` and `seq2split.models`, and save
+policies in `seq2split.policies`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from seq2split.carry import Sequences
     from seq2split.model import Node, SplitModel
     from seq2split.partition import Part, PartGraph, Residuals
-    from seq2split.tracing import ResidualSpec
+    from seq2split.residuals import ResidualSpec
 
 __all__ = [
     # the engine
@@ -35,7 +36,7 @@ _MODULES = {
     "carry": ("Sequences",),
     "model": ("Node", "SplitModel"),
     "partition": ("Part", "PartGraph", "Residuals"),
-    "tracing": ("ResidualSpec",),
+    "residuals": ("ResidualSpec",),
 }
 
 

@@ -10,6 +10,8 @@ from tqdm import tqdm
 
 from seq2split.model import Node, SplitModel
 
+_KINDS = {"computed": ("computed",), "random": ("random",), "at hand": ("input", "output", "variable", "alias")}
+
 
 def inspect_model(model: SplitModel, tokens: int, progress: bool = True) -> str:
     """Describes a model.
@@ -26,13 +28,14 @@ def inspect_model(model: SplitModel, tokens: int, progress: bool = True) -> str:
     todo = [(name, length) for name, node in model.nodes.items() if node.buckets for length in node.buckets.boundaries]
     with tqdm(todo, desc="tracing part graphs", unit="graph", disable=not progress, leave=False) as bar:
         graphs = [_describe_graph(model, name, length, max(1, tokens // (2 * length))) for name, length in bar]
-    carried = ("part", "bucket", "rows", "residuals", "carried MiB", "aliases MiB")
+    carried = ("part", "bucket", "rows", "residuals", *(f"{kinds} MiB" for kinds in _KINDS))
     return "\n\n".join(
         (
             _table(("part", "reads", "variables", "parameters", "buckets"), parts),
             _table(carried, graphs),
-            f"{len(graphs)} part graphs. Residuals are what a forward hands to its backward; aliases (inputs, outputs, "
-            "variables) cost no memory. The last part runs both passes in one graph and carries none.",
+            f"{len(graphs)} part graphs. Residuals are what a forward hands to its backward. What it computed, or drew "
+            "at random, takes memory; inputs, outputs, variables and other views of these are at hand and take none. "
+            "The last part runs both passes in one graph and carries none.",
         )
     )
 
@@ -46,12 +49,11 @@ def _describe_part(node: Node) -> tuple:
 
 def _describe_graph(model: SplitModel, name: str, length: int, rows: int) -> tuple:
     if name == list(model.nodes)[-1]:
-        return name, length, rows, "-", "-", "-"
+        return name, length, rows, "-", *("-" for _ in _KINDS)
     specs = tf.nest.map_structure(lambda spec: _with_rows(spec, rows), model.specs(name, length))
     residuals = model.nodes[name].part.build(*specs).residual_specs
-    carried = [spec.nbytes for spec in residuals if spec.kind == "computed"]
-    aliases = [spec.nbytes for spec in residuals if spec.kind != "computed"]
-    return name, length, rows, len(residuals), _mebibytes(carried), _mebibytes(aliases)
+    sizes = [[spec.nbytes for spec in residuals if spec.kind in kinds] for kinds in _KINDS.values()]
+    return name, length, rows, len(residuals), *map(_mebibytes, sizes)
 
 
 def _with_rows(spec: tf.TensorSpec, rows: int) -> tf.TensorSpec:

@@ -19,16 +19,21 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from seq2split import policies
+from seq2split.exporting import Exported
+from seq2split.residuals import HELD, ResidualSpec
 from seq2split.signature import Signature, describe
-from seq2split.tracing import Gradient, ResidualSpec, trace_forward, trace_fused, trace_inference
+from seq2split.tracing import Gradient, trace_forward, trace_fused, trace_inference
 
 Nest = Any
 PASSES = ("forward", "value_and_gradients", "infer")
@@ -45,6 +50,10 @@ class Part:
             none, so it must name those that it reads. A variable left out is frozen: it gets no gradient and costs no
             residual.
         name: What errors and summaries call the part; by default the name of `fn`.
+        save: What `forward` keeps for `backward`, and what the backward computes again: a policy of `policies`, or the
+            name of one that takes no arguments.
+        device: Where its graphs run and its residuals stay, such as `/CPU:1`; by default where the caller is. Inputs
+            and cotangents are copied there.
 
     Raises:
         TypeError: `fn` is not callable.
@@ -59,11 +68,22 @@ class Part:
         (['kernel', 'bias'], [[4, 3], [3]])
     """
 
-    def __init__(self, fn: Callable, *, variables: Iterable | None = None, name: str | None = None):
+    def __init__(
+        self,
+        fn: Callable,
+        *,
+        variables: Iterable | None = None,
+        name: str | None = None,
+        save: str | policies.Policy = "needed",
+        device: str | None = None,
+    ):
         if not callable(fn):
             raise TypeError(f"Part takes a callable (a Keras layer, a tf.Module or a function); it was given {fn!r}.")
         self.fn = fn
         self.name = str(name or getattr(fn, "name", None) or getattr(fn, "__name__", None) or type(fn).__name__)
+        self.save = policies.find(save)
+        self.device = device
+        self._graphs: list[weakref.ref[PartGraph]] = []
         self.traces = 0
         """How many times the Python code of the part has been traced."""
         self._named = None if variables is None else list(variables)
@@ -95,7 +115,42 @@ class Part:
         """
         graph = PartGraph(self, specs)
         graph.trace(*trace)
+        self._graphs.append(weakref.ref(graph))
         return graph
+
+    def export(self, path: str | os.PathLike[str]) -> None:
+        """Writes all part graphs that have been built, and are still held, as one SavedModel.
+
+        A process without this package loads it with `tf.saved_model.load(path)`, and calls its `forward`, `backward`,
+        `infer` and, where it was traced, `value_and_gradients` with the nests that the part takes; see
+        `exporting.Exported` for what each returns. A nest's named tuples are any of the same name and fields.
+
+        Args:
+            path: A directory, which is created.
+
+        Raises:
+            ValueError: No part graph has been built.
+
+        Example:
+            >>> import keras, tempfile, tensorflow as tf
+            >>> part = Part(keras.layers.Dense(3))
+            >>> graph = part.build(tf.TensorSpec([2, 4], tf.float32))
+            >>> path = tempfile.mkdtemp()
+            >>> part.export(path)
+            >>> loaded = tf.saved_model.load(path)
+            >>> results = loaded.forward(tf.ones([2, 4]))
+            >>> found = loaded.backward(results["residuals"], tf.ones([2, 3]))
+            >>> [gradient.shape.as_list() for gradient in found["gradients"]]
+            [[4, 3], [3]]
+        """
+        graphs = [graph for graph in (reference() for reference in self._graphs) if graph is not None]
+        if not graphs:
+            raise ValueError(f"part {self.name!r} has no part graphs to export; build one for each bucket first.")
+        passes = [(graph.input_specs, graph._exported()) for graph in graphs]
+        tf.saved_model.save(Exported(passes, graphs[0].variables), os.fspath(path))
+
+    def _placed(self) -> Any:
+        return tf.device(self.device) if self.device else nullcontext()
 
     def _call(self, args: tuple[Nest, ...], training: bool) -> Nest:
         self.traces += 1
@@ -168,7 +223,7 @@ class PartGraph:
     @property
     def residual_bytes(self) -> int | None:
         """What one set of residuals adds to memory, in bytes; `None` where a dimension is unknown."""
-        sizes = [spec.nbytes for spec in self.residual_specs if spec.kind == "computed"]
+        sizes = [spec.nbytes for spec in self.residual_specs if spec.kind in HELD]
         return None if None in sizes else sum(sizes)
 
     @property
@@ -189,11 +244,12 @@ class PartGraph:
             ValueError: The inputs differ from what the graph was built for in nest, shape or dtype.
         """
         traced = self._traced("forward")
-        flat = self._inputs.flatten(inputs)
-        results = traced.run(flat)
+        with self.part._placed():
+            flat = self._inputs.flatten(inputs)
+            results = traced.run(flat)
         count = len(traced.outputs.specs)
         outputs, kept = results[:count], results[count:]
-        residuals = Residuals(self, traced.bind(flat, outputs, kept), [t.shape for t in outputs], traced.computed(kept))
+        residuals = Residuals(self, traced.bind(flat, outputs, kept), [t.shape for t in outputs], traced.held(kept))
         self._live.add(residuals)
         return traced.outputs.pack(outputs), residuals
 
@@ -217,8 +273,9 @@ class PartGraph:
         """
         traced = self._traced("forward")
         self._check_residuals(residuals)
-        cotangents = traced.outputs.cotangents(outputs_ct, residuals._output_shapes)
-        flat = traced.backward(cotangents + residuals._tensors)
+        with self.part._placed():
+            cotangents = traced.outputs.cotangents(outputs_ct, residuals._output_shapes)
+            flat = traced.backward(cotangents + residuals._tensors)
         residuals._release()
         return traced.gradients.pack(flat)
 
@@ -240,8 +297,9 @@ class PartGraph:
                 first output is not a scalar.
         """
         traced = self._traced("value_and_gradients")
-        flat = self._inputs.flatten(inputs)
-        results = traced.run([*flat, self._scalar(loss_ct)])
+        with self.part._placed():
+            flat = self._inputs.flatten(inputs)
+            results = traced.run([*flat, self._scalar(loss_ct)])
         count = len(traced.outputs.specs)
         return (traced.outputs.pack(results[:count]), *traced.gradients.pack(results[count:]))
 
@@ -258,7 +316,8 @@ class PartGraph:
             ValueError: The inputs differ from what the graph was built for in nest, shape or dtype.
         """
         traced = self._traced("infer")
-        return traced.outputs.pack(traced.run(self._inputs.flatten(inputs)))
+        with self.part._placed():
+            return traced.outputs.pack(traced.run(self._inputs.flatten(inputs)))
 
     def trace(self, *passes: str) -> None:
         """Traces passes now that would otherwise be traced when they are first called.
@@ -302,8 +361,16 @@ class PartGraph:
         if name not in PASSES:
             raise ValueError(f"{self}: there is no pass {name!r}; a part graph has {', '.join(PASSES)}.")
         if name not in self._passes:
-            self._passes[name] = self._trace(name)
+            with self.part._placed():
+                self._passes[name] = self._trace(name)
         return self._passes[name]
+
+    def _exported(self) -> dict[str, Any]:
+        """Its traced passes, with those that every export has."""
+        if "value_and_gradients" not in self._passes:
+            self._traced("forward")
+        self._traced("infer")
+        return dict(self._passes)
 
     def _trace(self, name: str) -> Any:
         part, before = self.part, self.part._states()
@@ -327,8 +394,9 @@ class PartGraph:
         self._watched()
         if name == "infer":
             return trace_inference(call, self._inputs)
-        trace = trace_forward if name == "forward" else trace_fused
-        return trace(call, self._inputs, self._watched)
+        if name == "forward":
+            return trace_forward(call, self._inputs, self._watched, self.part.save)
+        return trace_fused(call, self._inputs, self._watched)
 
     def _watched(self) -> list:
         if not self._passes:  # later passes keep to those of the first
@@ -350,12 +418,12 @@ class Residuals:
         graph: PartGraph,
         tensors: list[tf.Tensor],
         output_shapes: list[tf.TensorShape],
-        computed: list[tf.Tensor],
+        held: list[tf.Tensor],
     ):
         self._graph = graph
         self._tensors: list[tf.Tensor] | None = tensors
         self._output_shapes = output_shapes
-        self._computed = computed
+        self._held = held
 
     @property
     def consumed(self) -> bool:
@@ -365,11 +433,11 @@ class Residuals:
     @property
     def nbytes(self) -> int:
         """What they add to memory, in bytes: what the forward computed, without the lists that a loop wrote."""
-        sized = [tensor for tensor in self._computed if tensor.dtype not in (tf.variant, tf.resource, tf.string)]
+        sized = [tensor for tensor in self._held if tensor.dtype not in (tf.variant, tf.resource, tf.string)]
         return sum(math.prod(tensor.shape) * tensor.dtype.size for tensor in sized)
 
     def _release(self) -> None:
-        self._tensors, self._computed = None, []
+        self._tensors, self._held = None, []
 
     def __repr__(self) -> str:
         return f"Residuals({self._graph}, {'consumed' if self.consumed else f'{self.nbytes} bytes'})"

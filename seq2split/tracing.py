@@ -8,38 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from seq2split.policies import Policy
+from seq2split.recomputation import Recipe, Region, recompute
+from seq2split.residuals import ResidualPlan, ResidualSpec
 from seq2split.signature import Signature, describe, differentiable
 
 Nest = Any
 Gradient = tf.Tensor | tf.IndexedSlices | None
 Call = Callable[[tuple[Nest, ...]], Nest]
 unconverted = tf.autograph.experimental.do_not_convert
-
-
-@dataclass(frozen=True)
-class ResidualSpec:
-    """One forward tensor that the backward reads.
-
-    Attributes:
-        name: The tensor's name in the forward.
-        kind: `computed` by the forward and kept in memory for the backward; or, costing no memory of its own, the
-            value of a `variable`, an `input`, an `output`, or of another residual in another shape (`alias`).
-        shape: Its static shape.
-        dtype: Its dtype.
-        nbytes: Its size in bytes; `None` where a dimension is unknown or the tensor is a list that a loop wrote.
-    """
-
-    name: str
-    kind: str
-    shape: tf.TensorShape
-    dtype: tf.DType
-    nbytes: int | None
 
 
 class Compiled:
@@ -53,6 +37,8 @@ class Compiled:
         self._captured = captured
         self._dtypes = [tensor.dtype for tensor in concrete.outputs]
         self.variables = concrete.trainable_variables
+        self.read = concrete.variables
+        """All variables that it reads or assigns."""
 
     def __call__(self, flat: list[tf.Tensor]) -> list[tf.Tensor]:
         if not tf.executing_eagerly():
@@ -61,7 +47,11 @@ class Compiled:
                 "call out of the surrounding tf.function"
             )
         with tf.init_scope():  # an outer gradient tape must not see the call
-            return tf.raw_ops.StatefulPartitionedCall(args=flat + self._captured, Tout=self._dtypes, f=self._concrete)
+            return self.within(flat)
+
+    def within(self, flat: list[tf.Tensor]) -> list[tf.Tensor]:
+        """Calls it from whatever is being traced."""
+        return tf.raw_ops.StatefulPartitionedCall(args=flat + self._captured, Tout=self._dtypes, f=self._concrete)
 
 
 @dataclass(frozen=True)
@@ -95,16 +85,16 @@ class Forward:
     gradients: GradientLayout
     bindings: tuple[tuple[str, Any], ...]
     residual_specs: tuple[ResidualSpec, ...]
-    computed_indices: tuple[int, ...]
+    held_indices: tuple[int, ...]
 
     def bind(self, inputs: list[tf.Tensor], outputs: list[tf.Tensor], residuals: list[tf.Tensor]) -> list[tf.Tensor]:
         """The arguments of the backward after the cotangents."""
         sources = {"input": inputs, "output": outputs, "residual": residuals}
         return [at if kind == "constant" else sources[kind][at] for kind, at in self.bindings]
 
-    def computed(self, residuals: list[tf.Tensor]) -> list[tf.Tensor]:
+    def held(self, residuals: list[tf.Tensor]) -> list[tf.Tensor]:
         """Those residuals that occupy memory of their own."""
-        return [residuals[index] for index in self.computed_indices]
+        return [residuals[index] for index in self.held_indices]
 
 
 class GradientLayout:
@@ -244,7 +234,7 @@ def trace_fused(call: Call, inputs: Signature, variables: Callable[[], list]) ->
     return Fused(traced.outputs, Compiled(concrete, concrete.captured_inputs), traced.gradients)
 
 
-def trace_forward(call: Call, inputs: Signature, variables: Callable[[], list]) -> Forward:
+def trace_forward(call: Call, inputs: Signature, variables: Callable[[], list], policy: Policy) -> Forward:
     """Traces `call`, and its backward as a function nested in it, whose captures become the residuals."""
     traced = SimpleNamespace()
 
@@ -257,11 +247,14 @@ def trace_forward(call: Call, inputs: Signature, variables: Callable[[], list]) 
             found[:] = gradients.of(outputs.differentiable, list(cotangents))
             return GradientLayout.flatten(found)
 
-        nested = tf.function(backward, autograph=False)
-        traced.backward = nested.get_concrete_function(*[_spec(tensor) for tensor in outputs.differentiable])
+        cotangents = [_spec(tensor) for tensor in outputs.differentiable]
+        nested = tf.function(backward, autograph=False).get_concrete_function(*cotangents)
         traced.outputs = outputs.signature
         traced.gradients = GradientLayout(inputs, found, gradients.variables)
-        traced.plan = _Plan(list(flat), outputs.tensors, traced.backward.captured_inputs)
+        traced.backward, given = _with_policy(policy, nested, cotangents, [*flat, *outputs.tensors])
+        traced.plan = ResidualPlan(list(flat), outputs.tensors, given)
+        if policy.keeps_everything:
+            traced.plan.keep(tf.compat.v1.get_default_graph())
         return outputs.tensors + traced.plan.residuals
 
     def body(*flat):
@@ -275,125 +268,36 @@ def trace_forward(call: Call, inputs: Signature, variables: Callable[[], list]) 
     return Forward(
         traced.outputs,
         Compiled(concrete, concrete.captured_inputs),
-        Compiled(traced.backward, []),
+        traced.backward,
         traced.gradients,
         traced.plan.bindings(concrete),
         tuple(traced.plan.specs.values()),
-        tuple(traced.plan.computed),
+        tuple(traced.plan.held),
     )
 
 
-class _Plan:
-    """Decides, for each tensor that the backward captures, where its value comes from.
-
-    Inputs and outputs are at hand, constants and variable handles are bound once, and the rest are residuals that the
-    forward returns.
-
-    Args:
-        inputs: The forward's input tensors.
-        outputs: Its output tensors.
-        captured: What the backward captured: eager tensors, or symbolic ones of the forward.
-    """
-
-    def __init__(self, inputs: list[tf.Tensor], outputs: list[tf.Tensor], captured: list[tf.Tensor]):
-        self.residuals: list[tf.Tensor] = []
-        self.computed: list[int] = []
-        self.specs: dict[Any, ResidualSpec] = {}
-        self._known: dict[Any, tuple[str, Any]] = {}
-        self._sources = _Sources()
-        for kind, tensors in (("output", outputs), ("input", inputs)):  # an input passed through counts as input
-            self._known |= {self._sources.origin(tensor).ref(): (kind, index) for index, tensor in enumerate(tensors)}
-        self._roots = {self._sources.root(ref.deref()).ref(): kind for ref, (kind, _) in self._known.items()}
-        self._bindings = [self._bind(tensor) for tensor in captured]
-
-    def bindings(self, concrete: Any) -> tuple[tuple[str, Any], ...]:
-        """The bindings, with the forward's own captures replaced by the tensors that it captured."""
-        held = concrete.captured_inputs
-        placeholders = concrete.inputs[len(concrete.inputs) - len(held) :]
-        external = dict(zip((tensor.name for tensor in placeholders), held, strict=True))
-        return tuple(("constant", external[at]) if kind == "capture" else (kind, at) for kind, at in self._bindings)
-
-    def _bind(self, tensor: tf.Tensor) -> tuple[str, Any]:
-        if not tf.is_symbolic_tensor(tensor):
-            return "constant", tensor
-        origin = self._sources.origin(tensor)
-        if origin.ref() not in self._known:
-            self._known[origin.ref()] = self._place(origin)
-        kind, at = self._known[origin.ref()]
-        if kind in ("input", "output"):
-            self._note(origin, kind)
-        return kind, at
-
-    def _place(self, origin: tf.Tensor) -> tuple[str, Any]:
-        if origin.op.type == "Placeholder":
-            return "capture", origin.name
-        value = tf.get_static_value(origin)
-        if value is not None:
-            with tf.init_scope():
-                return "constant", tf.constant(value, origin.dtype)
-        self._note(origin, self._kind(origin))
-        if self.specs[origin.ref()].kind == "computed":
-            self.computed.append(len(self.residuals))
-        self.residuals.append(origin)
-        return "residual", len(self.residuals) - 1
-
-    def _kind(self, origin: tf.Tensor) -> str:
-        root = self._sources.root(origin)
-        if root.op.type == "ReadVariableOp":
-            return "variable"
-        kind = self._roots.get(root.ref(), "computed")
-        self._roots.setdefault(root.ref(), "alias")
-        return kind
-
-    def _note(self, origin: tf.Tensor, kind: str) -> None:
-        self.specs[origin.ref()] = ResidualSpec(origin.name, kind, origin.shape, origin.dtype, _nbytes(origin))
+def _with_policy(
+    policy: Policy, backward: Any, cotangents: list[tf.TensorSpec], at_hand: list[tf.Tensor]
+) -> tuple[Compiled, list[tf.Tensor]]:
+    """The backward as a policy wants it, and the forward tensors that it takes after the cotangents."""
+    captured = backward.captured_inputs
+    recipe = policy.recipe(Region([each for each in captured if tf.is_symbolic_tensor(each)], at_hand))
+    if not recipe.recomputed:
+        return Compiled(backward, []), captured
+    whole = tf.function(partial(_recompute_and_run, recipe, backward, len(cotangents)), autograph=False)
+    concrete = whole.get_concrete_function(*cotangents, *map(_spec, recipe.given))
+    return Compiled(concrete, concrete.captured_inputs), recipe.given
 
 
-class _Sources:
-    """Follows tensors of one graph back to where their values come from."""
-
-    def __init__(self) -> None:
-        self._bodies: dict[str, Any] = {}
-
-    def origin(self, tensor: tf.Tensor) -> tf.Tensor:
-        """The tensor that holds the same value before identities, and before loops that only pass it through."""
-        while tensor.op.type in ("Identity", "IdentityN") or self._passed_through(tensor):
-            tensor = tensor.op.inputs[tensor.value_index]
-        return tensor
-
-    def root(self, tensor: tf.Tensor) -> tf.Tensor:
-        """The tensor whose memory this one shares."""
-        tensor = self.origin(tensor)
-        while tensor.op.type in ("Reshape", "Squeeze", "ExpandDims", "StopGradient", "PreventGradient"):
-            tensor = self.origin(tensor.op.inputs[0])
-        return tensor
-
-    def _passed_through(self, tensor: tf.Tensor) -> bool:
-        if tensor.op.type not in ("While", "StatelessWhile"):
-            return False
-        if tensor.dtype == tf.resource:
-            return True
-        body = self._body(tensor.op)
-        given = body.signature.input_arg[tensor.value_index].name
-        returned = body.ret[body.signature.output_arg[tensor.value_index].name]
-        identities = {f"{node.name}:output:0": node.input[0] for node in body.node_def if node.op == "Identity"}
-        while returned in identities:
-            returned = identities[returned]
-        return returned == given
-
-    def _body(self, loop: tf.Operation) -> Any:
-        name = loop.get_attr("body").name
-        if name not in self._bodies:
-            library = loop.graph.as_graph_def().library.function
-            self._bodies |= {function.signature.name: function for function in library}
-        return self._bodies[name]
+def _recompute_and_run(recipe: Recipe, backward: Any, count: int, *flat: tf.Tensor) -> list[tf.Tensor]:
+    """Computes what the backward reads from what it is given, and runs it."""
+    captured = backward.captured_inputs
+    wanted = [each for each in captured if tf.is_symbolic_tensor(each)]
+    found = iter(recompute(recipe, list(flat[count:]), wanted))
+    read = [next(found) if tf.is_symbolic_tensor(each) else each for each in captured]
+    dtypes = [each.dtype for each in backward.outputs]
+    return tf.raw_ops.StatefulPartitionedCall(args=[*flat[:count], *read], Tout=dtypes, f=backward)
 
 
 def _spec(tensor: tf.Tensor) -> tf.TensorSpec:
     return tf.TensorSpec(tensor.shape, tensor.dtype)
-
-
-def _nbytes(tensor: tf.Tensor) -> int | None:
-    if not tensor.shape.is_fully_defined() or tensor.dtype in (tf.variant, tf.resource, tf.string):
-        return None
-    return tensor.shape.num_elements() * tensor.dtype.size
