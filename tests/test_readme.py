@@ -9,7 +9,7 @@ README = Path(__file__).parent.parent / "README.md"
 def test_examples_run(capsys):
     """They share one namespace, as for a reader who types them one after the other."""
     examples = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
-    assert len(examples) == 2
+    assert len(examples) == 3
     namespace = {}
     for number, example in enumerate(examples, 1):
         exec(compile(example, f"README.md, example {number}", "exec"), namespace)
