@@ -11,7 +11,7 @@ The orchestration is eager: one `tf.function` around the calls would be optimize
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -71,9 +71,10 @@ class Group:
 class SplitModel:
     """Parts wired by name.
 
-    The last part holds the loss: it returns a scalar summed over the real positions of its field, alone or as the first
-    of several such sums that are only reported. The model divides by the number of those positions in the whole batch,
-    so that the result doesn't depend on the grouping.
+    A part that no other reads holds a loss: it returns a scalar summed over the real positions of its field, alone or
+    as the first of several such sums that are only reported. The model divides by the number of those positions in the
+    whole batch, so that the result doesn't depend on the grouping. Where several parts hold losses, such as two
+    decoders of one encoder, the gradients are those of the sum of these means.
 
     Args:
         nodes: The parts, each after those that it reads.
@@ -126,7 +127,8 @@ class SplitModel:
         self._building = RLock()
         self._boundaries: dict[str, Nest] = {}
         self._own_field = {name: self._find_field(node) for name, node in self.nodes.items()}
-        self._last = list(self.nodes)[-1]
+        self._ends = [name for name in self.nodes if not self._consumers(name)]
+        self._inner = [name for name in self.nodes if name not in self._ends]
         self._check_wiring()
 
     @property
@@ -134,30 +136,35 @@ class SplitModel:
         """How many times the Python code of any part has been traced; steps over seen buckets add none."""
         return sum(node.part.traces for node in self.nodes.values())
 
-    def loss_and_gradients(self, batch: Batch) -> tuple[Nest, dict[str, list]]:
+    def loss_and_gradients(self, batch: Batch, frozen: Collection[str] = ()) -> tuple[Nest, dict[str, list]]:
         """Runs every part forward and backward over a batch.
 
         Args:
             batch: For each field `Sequences` of arrays, or a list of rows of any lengths; row by row they belong
                 together.
+            frozen: The parts whose gradients nobody wants: they are `None`, and the backward of a part that stands
+                behind frozen parts alone is not run.
 
         Returns:
-            What the last part returns, each divided by the number of real positions of its field; and for each part
-            its gradients, aligned with its trainable variables.
+            What the part that holds the loss returns, each divided by the number of real positions of its field; of
+            several such parts, a dictionary of that by part. And for each part its gradients, aligned with its
+            trainable variables. Of a variable that stands in several parts, such as tied embeddings, the first of them
+            has the sum, and the others `None`.
 
         Raises:
-            ValueError: A field is missing, or the fields differ in their rows.
+            ValueError: A field is missing, the fields differ in their rows, or there is no such part to freeze.
             OverlongError: A row is longer than the last bucket.
         """
+        self._check_frozen(frozen)
         step = _Step(self, batch, self.nodes)
-        for name in list(self.nodes)[:-1]:
+        for name in self._inner:
             step.forward(name)
-        step.losses_and_gradients(self._last)
-        for name in reversed(list(self.nodes)[:-1]):
-            step.backward(name)
-        addends = {name: list(zip(*step.gradients[name], strict=True)) for name in self.nodes}
-        sums = iter(self._each(add_up, (each for addend in addends.values() for each in addend)))
-        return step.mean(self._last), {name: list(islice(sums, len(each))) for name, each in addends.items()}
+        for name in self._ends:
+            step.losses_and_gradients(name)
+        for name in reversed(self._inner):
+            if not set(self._upstream(name)) <= set(frozen):
+                step.backward(name)
+        return self._means(step), self._sums(step, frozen)
 
     def losses(self, batch: Batch) -> Nest:
         """What `loss_and_gradients` returns first, with every part in inference.
@@ -166,12 +173,12 @@ class SplitModel:
             batch: As of `loss_and_gradients`.
 
         Returns:
-            What the last part returns, each divided by the number of real positions of its field.
+            As of `loss_and_gradients`.
         """
         step = _Step(self, batch, self.nodes)
         for name in self.nodes:
             step.infer(name)
-        return step.mean(self._last)
+        return self._means(step)
 
     def infer(self, batch: Batch, name: str) -> Nest:
         """The outputs of one part in inference, in the order of the batch.
@@ -184,13 +191,12 @@ class SplitModel:
             The nest that the part returns; each `Sequences` in it is padded to the longest bucket that occurs.
 
         Raises:
-            ValueError: There is no such part, or it is the last, which returns losses and no rows; or as of
-                `loss_and_gradients`.
+            ValueError: There is no such part, or it holds a loss and returns no rows; or as of `loss_and_gradients`.
         """
-        if name not in self.nodes or name == self._last:
+        if name not in self._inner:
             raise ValueError(
-                f"infer was asked for the rows of part {name!r}; expected one of {list(self.nodes)[:-1]}. For what the "
-                "last part returns call losses(batch)."
+                f"infer was asked for the rows of part {name!r}; expected one of {self._inner}. For what "
+                f"{' and '.join(self._ends)} returns call losses(batch)."
             )
         needed = self._upstream(name)
         step = _Step(self, batch, needed)
@@ -249,7 +255,33 @@ class SplitModel:
         return [futures[index].result() for index in range(len(items))]
 
     def _training_pass(self, name: str) -> str:
-        return "value_and_gradients" if name == self._last else "forward"
+        return "value_and_gradients" if name in self._ends else "forward"
+
+    def _means(self, step: _Step) -> Nest:
+        means = {name: step.mean(name) for name in self._ends}
+        return means if len(means) > 1 else means[self._ends[0]]
+
+    def _sums(self, step: _Step, frozen: Collection[str]) -> dict[str, list]:
+        """For each part its gradients, summed over its groups and over the parts that share a variable."""
+        addends: dict[str, list[list]] = {}
+        owners: dict[int, list] = {}
+        for name, variables in step.variables.items():
+            own = [[] for _ in variables]
+            if name not in frozen:
+                own = [list(each) for each in zip(*step.gradients[name], strict=True)]
+                for place, variable in enumerate(variables):
+                    owner = owners.setdefault(id(variable), own[place])
+                    if owner is not own[place]:
+                        owner += own[place]
+                        own[place] = []
+            addends[name] = own
+        sums = iter(self._each(add_up, (each for addend in addends.values() for each in addend)))
+        return {name: list(islice(sums, len(each))) for name, each in addends.items()}
+
+    def _check_frozen(self, frozen: Collection[str]) -> None:
+        unknown = [name for name in frozen if name not in self.nodes]
+        if unknown:
+            raise ValueError(f"there are no parts {unknown} to freeze; the parts are {list(self.nodes)}.")
 
     def _lengths(self, node: Node) -> tuple[int, ...]:
         return node.buckets.boundaries if node.buckets else self._lengths(self.nodes[self._leader(node)])
@@ -306,14 +338,12 @@ class SplitModel:
                     f"before it: {sorted(seen)}. Order the nodes so."
                 )
             seen.add(node.name)
-        unread = [name for name in self.nodes if name != self._last and not self._consumers(name)]
-        if unread:
-            raise ValueError(f"no part reads the outputs of {unread}; every part but the last is read by another.")
-        if not self._own_field[self._last]:
-            raise ValueError(
-                f"the last part, {self._last!r}, reads no batch field; it holds the loss, and reads the field whose "
-                "positions it predicts."
-            )
+        for name in self._ends:
+            if not self._own_field[name]:
+                raise ValueError(
+                    f"no part reads the outputs of {name!r}, so that it holds a loss, but it reads no batch field: let "
+                    "another part read it, or let it read the field whose positions it predicts."
+                )
 
 
 class _Step:
@@ -321,6 +351,7 @@ class _Step:
 
     Attributes:
         outputs: For each part what its part graphs returned, group by group.
+        variables: For each part those that its gradients are of.
         gradients: For each part the gradients of its groups.
     """
 
@@ -333,6 +364,7 @@ class _Step:
         self._residuals: dict[str, list[Residuals]] = {}
         self._inputs_ct: dict[str, list[tuple[Nest, ...]]] = {}
         self.outputs: dict[str, list[Nest]] = {}
+        self.variables: dict[str, list] = {}
         self.gradients: dict[str, list[list]] = {}
 
     def forward(self, name: str) -> None:
@@ -342,13 +374,17 @@ class _Step:
         self._residuals[name] = [residuals for _, residuals in runs]
 
     def losses_and_gradients(self, name: str) -> None:
-        """Runs both passes of the last part."""
+        """Runs both passes of a part that holds a loss."""
         share = 1.0 / self._positions(name)
-        runs = self._run(
-            name,
-            "value_and_gradients",
-            lambda graph, index: graph.value_and_gradients(*self._inputs(name, index), loss_ct=share),
-        )
+        try:
+            runs = self._run(
+                name,
+                "value_and_gradients",
+                lambda graph, index: graph.value_and_gradients(*self._inputs(name, index), loss_ct=share),
+            )
+        except ValueError as error:
+            error.add_note(f"no part reads the outputs of {name!r}, so that it is taken to hold a loss")
+            raise
         self.outputs[name] = [outputs for outputs, _, _ in runs]
         self._inputs_ct[name] = [inputs_ct for _, inputs_ct, _ in runs]
         self.gradients[name] = [gradients for _, _, gradients in runs]
@@ -367,7 +403,7 @@ class _Step:
         self.outputs[name] = self._run(name, "infer", lambda graph, index: graph.infer(*self._inputs(name, index)))
 
     def mean(self, name: str) -> Nest:
-        """The last part's outputs, summed over the groups and divided by the number of real positions."""
+        """A part's outputs, summed over the groups and divided by the number of real positions."""
         positions = self._positions(name)
         return tf.nest.map_structure(lambda *sums: _floating(tf.add_n(sums)) / positions, *self.outputs[name])
 
@@ -384,6 +420,7 @@ class _Step:
             graphs = [self._model.graph(name, group.length) for group in groups]
             for graph in graphs:
                 graph.trace(traced)
+        self.variables[name] = graphs[0].variables
         return self._model._each(
             lambda index: task(graphs[index], index),
             range(len(groups)),

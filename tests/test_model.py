@@ -721,6 +721,121 @@ def test_dag_builds_ahead(make):
     assert len(dag.graphs) == graphs
 
 
+class Embedder(tf.Module):
+    """An encoder whose embeddings a decoder may share."""
+
+    def __init__(self):
+        super().__init__("embedder")
+        self.table = tf.Variable(np.random.default_rng(9).normal(size=[SOURCES, MEMORY]), name="table")
+
+    def encode(self, source):
+        values = tf.tanh(tf.gather(self.table, source.values))
+        return {"memory": Sequences(values, source.lengths), "mean": masked_mean(Sequences(values, source.lengths))}
+
+    def decode(self, encoded, target):
+        """A sum over the target's positions in which the embeddings are multiplied, so that their gradient is dense."""
+        scores = tf.einsum("rf,vf->rv", encoded["mean"] + masked_mean(encoded["memory"]), self.table)
+        losses = tf.reduce_logsumexp(scores, axis=1)[:, None] - tf.gather(scores, target.values % SOURCES, batch_dims=1)
+        return tf.reduce_sum(losses * tf.sequence_mask(target.lengths, losses.shape[1], losses.dtype))
+
+
+def test_a_variable_of_two_parts_gets_one_summed_gradient():
+    """Tied embeddings: sparse in the encoder, dense in the decoder, and in two decoders besides."""
+    tied, last = Embedder(), Embedder()
+    last.table = tied.table
+    nodes = [
+        s2s.Node(s2s.Part(tied.encode, variables=[tied.table], name="encoder"), ["one"], s2s.Buckets([2, 4])),
+        s2s.Node(
+            s2s.Part(tied.decode, variables=[tied.table], name="decoder"), ["encoder", "target"], s2s.Buckets([2, 3])
+        ),
+        s2s.Node(s2s.Part(last.decode, variables=[last.table], name="other"), ["encoder", "two"], s2s.Buckets([5])),
+    ]
+    batch, counts = dag_batch(), [sum(lengths) for lengths in zip(*TRIPLES, strict=True)]
+    with tf.GradientTape() as tape:
+        encoded = tied.encode(sequences(batch["one"]))
+        means = [
+            tied.decode(encoded, sequences(batch["target"])) / counts[2],
+            last.decode(encoded, sequences(batch["two"])) / counts[1],
+        ]
+        loss = tf.add_n(means)
+    expected = tf.convert_to_tensor(tape.gradient(loss, tied.table))
+    found, gradients = s2s.SplitModel(nodes).loss_and_gradients(batch)
+    np.testing.assert_allclose([found["decoder"], found["other"]], means, rtol=1e-12)
+    assert {name: len(each) for name, each in gradients.items()} == {"encoder": 1, "decoder": 1, "other": 1}
+    assert gradients["decoder"] == gradients["other"] == [None]
+    np.testing.assert_allclose(tf.convert_to_tensor(gradients["encoder"][0]), expected, atol=1e-12)
+    _, gradients = s2s.SplitModel(nodes).loss_and_gradients(batch, frozen=["encoder"])
+    assert gradients["encoder"] == gradients["other"] == [None]
+    assert gradients["decoder"][0] is not None
+
+
+@pytest.mark.parametrize("multiple", [1, 4])
+def test_one_encoder_feeds_two_decoders(multiple):
+    """Their cotangents add up; each loss is a mean over the positions of its own field."""
+    first, one, two = tower("first"), reader(1), Reader(2 * MEMORY, name="second_reader")
+    randomize(two.trainable_variables)
+    nodes = [
+        s2s.Node(s2s.Part(first), ["one"], s2s.Buckets([2, 4])),
+        s2s.Node(s2s.Part(one), ["first", "target"], s2s.Buckets([2, 3])),
+        s2s.Node(s2s.Part(two), ["first", "two"], s2s.Buckets([1, 3, 5])),
+    ]
+    dag = s2s.SplitModel(nodes, row_multiple=multiple)
+    batch, counts = dag_batch(), [sum(lengths) for lengths in zip(*TRIPLES, strict=True)]
+    batch["two"] = [[piece % TARGETS for piece in row] for row in batch["two"]]
+    layers = {"first": first, "reader": one, "second_reader": two}
+    sources = {name: layer.trainable_variables for name, layer in layers.items()}
+    with tf.GradientTape() as tape:
+        encoded = first(sequences(batch["one"]))
+        losses = {
+            "reader": one(encoded, sequences(batch["target"]))["loss"] / counts[2],
+            "second_reader": two(encoded, sequences(batch["two"]))["loss"] / counts[1],
+        }
+        total = tf.add_n(list(losses.values()))
+    expected = dict(zip(sources, tape.gradient(total, list(sources.values())), strict=True))
+    means, gradients = dag.loss_and_gradients(batch)
+    assert_close(({name: each["loss"] for name, each in means.items()}, gradients), (losses, expected))
+    assert len(dag.graphs) == 2 + 2 + 3
+    evaluated = dag.losses(batch)
+    np.testing.assert_allclose([evaluated[name]["loss"] for name in losses], list(losses.values()), rtol=1e-12)
+
+
+def test_frozen_parts_have_no_gradients_and_those_behind_them_run_no_backward(monkeypatch):
+    nodes, _, _, _ = chain_of_fields()
+    dag = s2s.SplitModel(nodes)
+    _, expected = dag.loss_and_gradients(dag_batch())
+    ran = []
+    backward = s2s.PartGraph.backward
+    monkeypatch.setattr(
+        s2s.PartGraph, "backward", lambda graph, *args: ran.append(graph.part.name) or backward(graph, *args)
+    )
+    for frozen, needed in {
+        ("first",): {"second"},
+        ("second",): {"first", "second"},
+        ("first", "second"): set(),
+    }.items():
+        ran.clear()
+        _, gradients = dag.loss_and_gradients(dag_batch(), frozen=frozen)
+        assert set(ran) == needed
+        for name, each in dense(gradients).items():
+            assert len(each) == len(expected[name])
+            for one, other in zip(each, dense(expected)[name], strict=True):
+                assert one is None if name in frozen else np.array_equal(one, other)
+    assert all(graph.live_residuals == 0 for graph in dag.graphs.values())
+    with pytest.raises(ValueError, match=r"no parts \['frist'\] to freeze; the parts are \['first'"):
+        dag.loss_and_gradients(dag_batch(), frozen=["frist"])
+
+
+def test_an_unread_part_is_said_to_be_taken_for_the_loss():
+    nodes = [
+        s2s.Node(s2s.Part(tower("first")), ["one"], s2s.Buckets([2, 4])),
+        s2s.Node(s2s.Part(tower("second")), ["two"], s2s.Buckets([5])),
+        s2s.Node(s2s.Part(reader(1)), ["first", "target"], s2s.Buckets([3])),
+    ]
+    with pytest.raises(ValueError, match="scalar loss") as caught:
+        s2s.SplitModel(nodes).loss_and_gradients(dag_batch())
+    assert "no part reads the outputs of 'second'" in caught.value.__notes__[-1]
+
+
 def test_float_features():
     """Audio: rows of `[time, 3]`."""
     kernel = tf.Variable(np.random.default_rng(4).normal(size=[3, MEMORY]).astype(np.float32))
@@ -791,11 +906,11 @@ WIRINGS = {
     "nothing": ([node("first", []), LAST], r"part 'first' reads nothing"),
     "unread": (
         [node("first", ["one"], SHORT), node("other", ["first"]), LAST],
-        r"no part reads the outputs of \['other'\]",
+        r"no part reads the outputs of 'other', so that it holds a loss",
     ),
     "no last field": (
         [node("first", ["one"], SHORT), node("last", ["first"])],
-        r"last part, 'last', reads no batch field",
+        r"outputs of 'last', so that it holds a loss, but it reads no batch field",
     ),
     "one name twice": ([node("first", ["one"], SHORT), node("first", ["two"], SHORT), LAST], r"'first'.*name"),
     "no parts": ([], r"no parts|at least one"),
