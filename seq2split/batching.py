@@ -7,7 +7,7 @@ instead, and would forget the order of the sentences in it. Each sentence pair s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,22 +19,21 @@ from seq2split.carry import Sequences
 
 @dataclass(frozen=True)
 class ParallelCorpus:
-    """Sentence pairs as pieces.
+    """Sentences and their translations as pieces.
 
     Attributes:
-        source: One array of pieces `[length]` for each sentence, int32.
-        target: Likewise, row by row the translations.
+        sides: For each side, such as `source` and `target`, one array of pieces `[length]` for each sentence, int32;
+            row by row they belong together.
     """
 
-    source: Sequence[np.ndarray]
-    target: Sequence[np.ndarray]
+    sides: Mapping[str, Sequence[np.ndarray]]
 
     def __len__(self) -> int:
-        return len(self.source)
+        return len(next(iter(self.sides.values())))
 
     def lengths(self, side: str) -> np.ndarray:
         """The number of pieces of each sentence of a side, `[sentences]`."""
-        return np.array([len(row) for row in getattr(self, side)], np.int64)
+        return np.array([len(row) for row in self.sides[side]], np.int64)
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Batch:
         epoch: From 0.
         index: Of the batch in the epoch, from 0.
         epoch_batches: How many batches the epoch has.
-        fields: `source` and `target`, padded to the longest of the batch.
+        fields: The sides, padded to the longest of the batch.
     """
 
     epoch: int
@@ -60,11 +59,11 @@ class Batch:
 
     @property
     def tokens(self) -> int:
-        """Real positions of both sides."""
-        return self.targets + int(self.fields["source"].lengths.sum())
+        """Real positions of all sides."""
+        return sum(int(field.lengths.sum()) for field in self.fields.values())
 
     def positions(self, buckets: dict[str, Buckets]) -> int:
-        """Padded positions of both sides."""
+        """Padded positions of all sides."""
         return sum(int(buckets[side].padded(field.lengths).sum()) for side, field in self.fields.items())
 
 
@@ -72,18 +71,18 @@ class BatchPlan:
     """Which sentence pairs form the batches of each epoch.
 
     Args:
-        corpus: The sentence pairs.
-        buckets: Of the sides `source` and `target`.
+        corpus: The sentence pairs; more than pairs, where there are more sides than two.
+        buckets: Of each side.
         mode: `homogeneous` fills batches with pairs of one bucket pair, and makes mixed batches of those that are left
             over at the end of an epoch; `mixed` shuffles all uniformly.
-        tokens: Budget of a batch in padded positions of both sides.
+        tokens: Budget of a batch in padded positions of all sides.
         row_multiple: Rows of a homogeneous batch are a multiple of this where the budget allows it.
         seed: Of the shuffling.
 
     Example:
         >>> rows = [np.arange(n) for n in (2, 5, 3, 6, 1)]
         >>> buckets = {"source": Buckets([3, 6]), "target": Buckets([3, 6])}
-        >>> plan = BatchPlan(ParallelCorpus(rows, rows), buckets, tokens=24)
+        >>> plan = BatchPlan(ParallelCorpus({"source": rows, "target": rows}), buckets, tokens=24)
         >>> sorted(sorted(batch.tolist()) for batch in plan.epoch(0))
         [[0, 2, 4], [1, 3]]
     """
@@ -98,10 +97,9 @@ class BatchPlan:
         row_multiple: int = 1,
         seed: int = 0,
     ):
-        assigned = {side: buckets[side].assign(corpus.lengths(side)) for side in ("source", "target")}
-        padded = [np.array(buckets[side].boundaries)[assigned[side]] for side in ("source", "target")]
-        self._costs = padded[0] + padded[1]
-        self._pairs = assigned["source"] * len(buckets["target"]) + assigned["target"]
+        assigned = {side: buckets[side].assign(corpus.lengths(side)) for side in corpus.sides}
+        self._costs = sum(np.array(buckets[side].boundaries)[each] for side, each in assigned.items())
+        self._pairs = np.ravel_multi_index(tuple(assigned.values()), [len(buckets[side]) for side in assigned])
         self._mode, self._tokens, self._row_multiple, self._seed = mode, tokens, row_multiple, seed
         batch_rows(tokens, int(self._costs.max()))  # a budget below one row is an error now, not in mid-epoch
 
@@ -161,8 +159,8 @@ def stream(corpus: ParallelCorpus, plan: BatchPlan, epoch: int = 0, index: int =
             number, skip = number + 1, 0
 
     sides = {
-        side: tf.RaggedTensor.from_row_lengths(np.concatenate(getattr(corpus, side)), corpus.lengths(side))
-        for side in ("source", "target")
+        side: tf.RaggedTensor.from_row_lengths(np.concatenate(rows), corpus.lengths(side))
+        for side, rows in corpus.sides.items()
     }
 
     def look_up(number, at, count, rows):

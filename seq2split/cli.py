@@ -93,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = _command(commands, "evaluate", _evaluate, "translate a test set and print BLEU and chrF")
     evaluate.add_argument("run", help="directory of a run")
     evaluate.add_argument("--source", required=True, help="source sentences, plain text or .gz")
+    _add_source2(evaluate)
     evaluate.add_argument("--reference", required=True, help="their translations")
     evaluate.add_argument("--output", help="file for the translations, plain text or .gz")
     _add_overlong(evaluate)
@@ -100,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     translate = _command(commands, "translate", _translate, "translate sentences, one a line")
     translate.add_argument("run", help="directory of a run")
     translate.add_argument("--input", default="-", help="source sentences, plain text or .gz (default: standard input)")
+    _add_source2(translate)
     translate.add_argument(
         "--output", default="-", help="file for the translations, plain text or .gz (default: stdout)"
     )
@@ -121,6 +123,10 @@ def _add_set(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, such as model.units=512"
     )
+
+
+def _add_source2(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--source2", help="the same sentences in the second source language, of a run that has one")
 
 
 def _add_overlong(parser: argparse.ArgumentParser) -> None:
@@ -165,8 +171,10 @@ def _evaluate(chosen: argparse.Namespace) -> None:
     from seq2split.text import read_parallel
 
     _check_output(chosen.output)
-    source, reference = read_parallel([chosen.source], [chosen.reference])
-    translations = _run_translator(chosen, source)
+    files = {"source": chosen.source, "source2": chosen.source2, "reference": chosen.reference}
+    lines = read_parallel({side: [file] for side, file in files.items() if file})
+    reference = lines.pop("reference")
+    translations = _run_translator(chosen, *lines.values())
     if chosen.output:
         _write_lines(chosen.output, translations)
     for result in score(translations, reference):
@@ -178,29 +186,33 @@ def _translate(chosen: argparse.Namespace) -> None:
 
     _check_output(chosen.output)
     source = split_lines(sys.stdin.buffer.read(), "standard input") if chosen.input == "-" else read_lines(chosen.input)
-    translations = _run_translator(chosen, source)
+    sources = [source, read_lines(chosen.source2)] if chosen.source2 else [source]
+    translations = _run_translator(chosen, *sources)
     if chosen.output == "-":
         sys.stdout.writelines(line + "\n" for line in translations)
     else:
         _write_lines(chosen.output, translations)
 
 
-def _run_translator(chosen: argparse.Namespace, source: list[str]) -> list[str]:
+def _run_translator(chosen: argparse.Namespace, *sources: list[str]) -> list[str]:
     from seq2split.buckets import OverlongError
     from seq2split.threads import use_cores
     from seq2split.translation import Translator
 
     translator = Translator.load(chosen.run, use_cores())
+    if bool(chosen.source2) != (len(translator.encoders) > 1):
+        mend = "leave --source2 out" if chosen.source2 else "give the sentences of its second language with --source2"
+        raise ValueError(f"{chosen.run} translates from {len(translator.encoders)} source languages: {mend}")
     overlong = chosen.overlong or translator.config.data.overlong
     try:
-        translations, admission = translator.translate(source, overlong, progress=sys.stderr.isatty())
+        translations, admission = translator.translate(*sources, overlong=overlong, progress=sys.stderr.isatty())
     except OverlongError as error:
-        error.add_note("These are the pieces of the source sentences; give --overlong truncate or --overlong skip.")
+        error.add_note("To translate nevertheless give --overlong truncate or --overlong skip.")
         raise
     if admission.truncated or admission.skipped:
         print(
-            f"seq2split: of {len(source)} sentences {admission.truncated} were truncated and {admission.skipped} were "
-            "skipped (their translations are empty): they are longer than the last source bucket",
+            f"seq2split: of {len(sources[0])} sentences {admission.truncated} were truncated and {admission.skipped} "
+            "were skipped (their translations are empty): they are longer than the last source bucket",
             file=sys.stderr,
         )
     return translations

@@ -20,7 +20,7 @@ import sys
 import tomllib
 import types
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, dataclass
+from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -82,6 +82,7 @@ class Range:
 
 PATH = "path"  # marks a string that is a path: made absolute on load
 Files = Annotated[tuple[str, ...], PATH]
+OptionalFiles = Annotated[tuple[str, ...] | tuple[()], PATH]
 OptionalFile = Annotated[str, PATH]
 Lengths = int | tuple[int, ...]
 Count = Annotated[int, Range(at_least=1)]
@@ -97,8 +98,10 @@ class DataConfig:
     """The corpora: parallel files of one sentence a line, plain text or .gz; and what becomes of overlong sentences."""
 
     train_source: Files
+    train_source2: OptionalFiles = ()
     train_target: Files
     valid_source: Files
+    valid_source2: OptionalFiles = ()
     valid_target: Files
     overlong: Literal["error", "truncate", "skip"] = "error"
 
@@ -111,6 +114,7 @@ class VocabularyConfig:
     size: Count = 8000
     algorithm: Literal["unigram", "bpe"] = "unigram"
     source_model: OptionalFile = ""
+    source2_model: OptionalFile = ""
     target_model: OptionalFile = ""
 
 
@@ -119,6 +123,7 @@ class BucketsConfig:
     """The buckets of each side: a count, fitted to the corpus for least padding, or the boundaries themselves."""
 
     source: Lengths = 6
+    source2: Lengths = 6
     target: Lengths = 6
 
 
@@ -149,15 +154,28 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """An optimizer and its learning rate schedule; `encoder` and `decoder` give that part an optimizer of its own."""
+    """An optimizer, its learning rate schedule, and in which steps it updates.
+
+    `encoder`, `encoder2` and `decoder` give that part an optimizer of its own, and `groups` the variables whose paths a
+    regular expression matches.
+    """
 
     name: Literal["adam", "adamw", "sgd", "adagrad", "rmsprop"] = "adam"
     learning_rate: Positive = 0.001
     schedule: Literal["constant", "inverse_sqrt", "cosine", "linear"] = "inverse_sqrt"
     warmup_steps: CountOrZero = 500
     weight_decay: PositiveOrZero = 0.0
+    frozen: bool = False
+    first_step: Count = 1
+    last_step: CountOrZero = 0
+    every: Count = 1
     encoder: "OptimizerConfig | None" = None
+    encoder2: "OptimizerConfig | None" = None
     decoder: "OptimizerConfig | None" = None
+    groups: "dict[str, OptimizerConfig]" = field(default_factory=dict, hash=False)
+
+
+Groups = dict[str, OptimizerConfig]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,6 +214,15 @@ class Config:
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
 
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """The sides of the corpora: `source`, `source2` where there is a second one, and `target`."""
+        return ("source", "source2", "target") if self.data.train_source2 else ("source", "target")
+
+    def corpus(self, split: str) -> dict[str, tuple[str, ...]]:
+        """The files of each side of a corpus, `train` or `valid`."""
+        return {side: getattr(self.data, f"{split}_{side}") for side in self.sides}
+
 
 @dataclass(frozen=True)
 class _Rule:
@@ -211,14 +238,31 @@ def _as_many(source: str, target: str) -> _Rule:
     return _Rule((source, target), lambda sources, targets: len(sources) == len(targets), expected)
 
 
+def _as_many_if_any(source2: str, target: str) -> _Rule:
+    expected = "no second source, or as many of its files as target files: they are read in parallel"
+    return _Rule((source2, target), lambda sources, targets: len(sources) in (0, len(targets)), expected)
+
+
+def _not_joint(model: str) -> _Rule:
+    return _Rule(
+        ("vocabulary.joint", f"vocabulary.{model}"),
+        lambda joint, path: not (joint and path),
+        f"no {model}: when joint, source_model alone names the joint model; or set joint = false",
+    )
+
+
 _RULES = (
     _as_many("data.train_source", "data.train_target"),
     _as_many("data.valid_source", "data.valid_target"),
+    _as_many_if_any("data.train_source2", "data.train_target"),
+    _as_many_if_any("data.valid_source2", "data.valid_target"),
     _Rule(
-        ("vocabulary.joint", "vocabulary.target_model"),
-        lambda joint, target_model: not (joint and target_model),
-        "no target_model: when joint, source_model alone names the joint model; or set joint = false",
+        ("data.train_source2", "data.valid_source2"),
+        lambda train, valid: bool(train) == bool(valid),
+        "a second source in both corpora or in neither",
     ),
+    _not_joint("source2_model"),
+    _not_joint("target_model"),
     _Rule(
         ("model.tied_embeddings", "model.embedding", "model.units"),
         lambda tied, embedding, units: not tied or embedding == units,
@@ -239,8 +283,7 @@ def load(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Config:
             that does not parse, a bare string. Paths in them are relative to the current directory.
 
     Returns:
-        The configuration with absolute paths, and with `optimizer.encoder` and `optimizer.decoder`, where given,
-        filled from `optimizer`.
+        The configuration with absolute paths, and with the tables in `optimizer`, where given, filled from it.
 
     Raises:
         ConfigError: the file cannot be read or is not TOML; or its keys and the overrides' are unknown, missing,
@@ -304,7 +347,7 @@ def differences(a: Config, b: Config) -> list[str]:
         b: another one.
 
     Returns:
-        Dotted keys in the order of the dataclasses; a sub-table that only one of the two has is one key.
+        Dotted keys in the order of the dataclasses; a table in a table that only one of the two has is one key.
 
     Example:
         >>> data = DataConfig(train_source=("/a.en",), train_target=("/a.de",),
@@ -313,12 +356,13 @@ def differences(a: Config, b: Config) -> list[str]:
         ['seed', 'model.units']
     """
     found = []
-    for field in dataclasses.fields(a):
-        ours, theirs = getattr(a, field.name), getattr(b, field.name)
-        if dataclasses.is_dataclass(ours) and dataclasses.is_dataclass(theirs):
-            found += [f"{field.name}.{key}" for key in differences(ours, theirs)]
-        elif ours != theirs:
-            found.append(field.name)
+    ours, theirs = _items(a), _items(b)
+    for key in ours | theirs:
+        one, other = ours.get(key), theirs.get(key)
+        if _is_table(one) and _is_table(other):
+            found += [_dotted(_bare(key), inner) for inner in differences(one, other)]
+        elif one != other:
+            found.append(_bare(key))
     return found
 
 
@@ -377,13 +421,27 @@ def _syntax_problem(path: Path, text: str, message: str) -> str:
 def _parse_override(override: str) -> _Given:
     """The tree of one override `table.key=value`."""
     name, equals, text = override.partition("=")
-    keys = [key.strip() for key in name.split(".")]
+    keys = _override_keys(name)
     if not equals or not all(keys):
         raise ConfigError(f"--set {override}: expected table.key=value, for example --set model.units=256")
     tree: Any = _parse_value(text.strip())
     for key in reversed(keys):
         tree = {key: tree}
     return _given(tree, _Origin(f"--set {override}", os.getcwd()))
+
+
+def _override_keys(name: str) -> list[str]:
+    """The keys of a dotted name; one of them is empty if it is malformed."""
+    if '"' not in name and "'" not in name:
+        return [key.strip() for key in name.split(".")]
+    try:
+        tree, keys = tomllib.loads(f"{name} = 0"), []
+    except tomllib.TOMLDecodeError:
+        return [""]
+    while tree:
+        ((key, tree),) = tree.items()
+        keys.append(key)
+    return keys
 
 
 def _parse_value(text: str) -> Any:
@@ -417,7 +475,7 @@ class _Reader:
             self._note(given.value[key], _dotted(path, key), f"unknown {kind}; {_mend_unknown(path, key, hints)}")
         values = _defaults(cls) | (inherited or {})
         for key, hint in hints.items():
-            read = self._sub_table if _table_class(hint) else self._value
+            read = self._sub_table if _table_class(hint) else self._groups if hint == Groups else self._value
             values[key] = read(hint, given, _dotted(path, key), values)
         return cls(**values)
 
@@ -436,8 +494,27 @@ class _Reader:
         cls, optional = _table_class(hint)
         if optional and key not in given.value:
             return None
-        inherited = {name: value for name, value in values.items() if _is_plain(value)} if optional else None
+        inherited = _plain(values) if optional else None
         return self.table(cls, given.value.get(key, _Given({}, given.origin)), path, inherited)
+
+    def _groups(self, _hint: Any, given: _Given, path: str, values: Mapping[str, Any]) -> dict[str, OptimizerConfig]:
+        """The tables of variable groups, by the regular expression that is their key."""
+        groups = given.value.get(path.rpartition(".")[2], _Given({}, given.origin))
+        if not isinstance(groups.value, dict):
+            mend = f'write [{path}."REGULAR EXPRESSION"] and keys under it'
+            self._note(groups, path, f"got {_shown(groups.value)}, expected tables: {mend}")
+            return {}
+        for pattern, item in groups.value.items():
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                self._note(
+                    item, _dotted(path, _bare(pattern)), f"no regular expression: {error}; escape it, or mend it"
+                )
+        return {
+            pattern: self.table(OptimizerConfig, item, _dotted(path, _bare(pattern)), _plain(values))
+            for pattern, item in groups.value.items()
+        }
 
     def _value(self, hint: Any, given: _Given, name: str, values: Mapping[str, Any]) -> Any:
         """The value of one key: converted if given, else the one in `values`, which also stands in for an invalid."""
@@ -474,6 +551,11 @@ def _mend_unknown(table: str, key: str, valid: Iterable[str]) -> str:
     return ", or ".join(mends) or f"the keys {_place(table)} are {', '.join(valid)}"
 
 
+def _bare(key: str) -> str:
+    """A key as TOML writes it: in quotes where it needs them."""
+    return key if re.fullmatch(r"[\w-]+", key, re.ASCII) else _toml_string(key)
+
+
 def _place(table: str) -> str:
     return f"in [{table}]" if table else "at the top of the file, above every table"
 
@@ -482,7 +564,7 @@ def _place(table: str) -> str:
 def _hints(cls: type, sub_tables: bool = True) -> dict[str, Any]:
     """The keys of a table and their types, with or without the keys that are tables in it."""
     hints = get_type_hints(cls, include_extras=True)
-    return {key: hint for key, hint in hints.items() if sub_tables or not _table_class(hint)}
+    return {key: hint for key, hint in hints.items() if sub_tables or not (_table_class(hint) or hint == Groups)}
 
 
 @functools.cache
@@ -499,12 +581,25 @@ def _table_class(hint: Any) -> tuple[type, bool] | None:
     return (cls, optional) if dataclasses.is_dataclass(cls) else None
 
 
-def _is_plain(value: Any) -> bool:
-    return value is not None and not dataclasses.is_dataclass(value)
+def _is_table(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) or isinstance(value, dict)
+
+
+def _plain(items: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a table's keys that are given and no tables."""
+    return {key: value for key, value in items.items() if value is not None and not _is_table(value)}
+
+
+def _items(table: Any) -> dict[str, Any]:
+    if isinstance(table, dict):
+        return table
+    return {field.name: getattr(table, field.name) for field in dataclasses.fields(table)}
 
 
 def _defaults(cls: type) -> dict[str, Any]:
-    return {field.name: field.default for field in dataclasses.fields(cls) if field.default is not MISSING}
+    plain = {field.name: field.default for field in dataclasses.fields(cls) if field.default is not MISSING}
+    made = {field.name for field in dataclasses.fields(cls) if field.default_factory is not MISSING}
+    return plain | {name: {} for name in made}
 
 
 # --- One value → its type.
@@ -513,6 +608,10 @@ def _defaults(cls: type) -> dict[str, Any]:
 def _are_files(value: Any) -> bool:
     names = value if isinstance(value, list) else [value]
     return len(names) > 0 and all(isinstance(name, str) and name for name in names)
+
+
+def _are_files_or_none(value: Any) -> bool:
+    return value in ("", []) or _are_files(value)
 
 
 def _are_lengths(value: Any) -> bool:
@@ -528,6 +627,7 @@ _TYPES: dict[Any, tuple[Callable[[Any], bool], str]] = {
     float: (lambda value: type(value) in (int, float) and abs(value) <= sys.float_info.max, "a number"),
     str: (lambda value: isinstance(value, str), 'a path in quotes, or "" for none'),
     tuple[str, ...]: (_are_files, "a path in quotes, or a list of paths"),
+    tuple[str, ...] | tuple[()]: (_are_files_or_none, "a path in quotes, or a list of paths, [] for none"),
     Lengths: (_are_lengths, "a count (an integer, at least 1), or a list of strictly increasing integers, at least 1"),
 }
 
@@ -545,8 +645,8 @@ def _convert(hint: Any, item: _Given) -> Any:
     if not valid or (isinstance(mark, Range) and item.value not in mark):
         raise ValueError
     value = float(item.value) if base is float else item.value
-    if base == tuple[str, ...] and isinstance(value, str):
-        value = [value]
+    if base in (tuple[str, ...], tuple[str, ...] | tuple[()]) and isinstance(value, str):
+        value = [value] if value else []
     if mark == PATH:
         value = _absolute(value, item.origin.directory)
     return tuple(value) if isinstance(value, list) else value
@@ -590,12 +690,13 @@ def _clipped(text: str, width: int = 80) -> str:
 
 def _table_lines(table: Any, path: str) -> list[str]:
     """The lines of a table: its own keys first, then the tables in it."""
-    items = {field.name: getattr(table, field.name) for field in dataclasses.fields(table)}
-    lines = [f"{key} = {_toml(value)}" for key, value in items.items() if _is_plain(value)]
+    items = _items(table)
+    lines = [f"{key} = {_toml(value)}" for key, value in _plain(items).items()]
     for key, value in items.items():
-        if dataclasses.is_dataclass(value):
-            name = _dotted(path, key)
-            lines += ["", f"[{name}]", *_table_lines(value, name)]
+        if _is_table(value):
+            name = _dotted(path, _bare(key))
+            header = ["", f"[{name}]"] if dataclasses.is_dataclass(value) else []
+            lines += header + _table_lines(value, name)
     return lines
 
 

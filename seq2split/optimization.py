@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -12,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from seq2split.config import OptimizerConfig
+from seq2split.model import add_up
 
 OPTIMIZERS = {
     "adam": keras.optimizers.Adam,
@@ -72,14 +74,18 @@ class Updater:
     thread is compiled into passes that read and write each number once.
 
     Args:
-        variables: For each part its trainable variables.
-        config: The optimizer of every part, but those that it names one of their own for.
-        clip_norm: The global norm over all parts that gradients are scaled down to; 0 for no clipping.
+        variables: For each part its trainable variables. One that stands in several parts belongs to the first.
+        config: The optimizer of every variable, but those that it names one of their own for: by a regular expression
+            that matches the whole path of the variable, such as `encoder/.*`, or else by part.
+        clip_norm: The global norm over all variables that gradients are scaled down to; 0 for no clipping.
         total_steps: Steps of the training, which end some schedules.
         threads: How many threads share the work; as of `SplitModel`.
 
     Attributes:
-        optimizers: By part; `shared` is that of the parts that have none of their own.
+        optimizers: By part or regular expression; `shared` is that of the variables that have none of their own.
+
+    Raises:
+        ValueError: A regular expression matches no variable, or none that another before it doesn't match.
     """
 
     def __init__(
@@ -91,18 +97,22 @@ class Updater:
         total_steps: int,
         threads: int = 1,
     ):
-        configs = {part: getattr(config, part, None) for part in variables}
-        owners = {part: part if configs[part] else "shared" for part in variables}
+        own = {part: getattr(config, part, None) for part in variables}
+        configs = {"shared": config, **{part: each for part, each in own.items() if each}, **config.groups}
         self._clip_norm = clip_norm
-        self._parts = list(variables)
-        self._targets = [
-            _Target(variable, owners[part], (configs[part] or config).weight_decay)
-            for part in self._parts
-            for variable in variables[part]
-        ]
-        self.optimizers = {
-            owner: _optimizer(configs.get(owner) or config, total_steps) for owner in dict.fromkeys(owners.values())
-        }
+        self._targets: list[_Target] = []
+        self._places: dict[str, list[int]] = {}
+        known: dict[int, int] = {}
+        for part, each in variables.items():
+            for variable in each:
+                if known.setdefault(id(variable), len(self._targets)) == len(self._targets):
+                    owner = _owner(variable, part, configs)
+                    self._targets.append(_Target(variable, owner, configs[owner].weight_decay))
+            self._places[part] = [known[id(variable)] for variable in each]
+        _check_groups(config.groups, self._targets)
+        owners = dict.fromkeys(target.owner for target in self._targets)
+        self._steps = {owner: _steps(configs[owner], total_steps) for owner in owners}
+        self.optimizers = {owner: _optimizer(configs[owner], len(self._steps[owner])) for owner in owners}
         for owner, optimizer in self.optimizers.items():
             optimizer.build([target.variable for target in self._targets if target.owner == owner])
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
@@ -112,29 +122,50 @@ class Updater:
         ]
 
     @property
-    def learning_rate(self) -> float:
-        """That of the first optimizer now."""
-        return float(next(iter(self.optimizers.values())).learning_rate)
+    def learning_rates(self) -> dict[str, float]:
+        """That of each optimizer now."""
+        return {owner: float(optimizer.learning_rate) for owner, optimizer in self.optimizers.items()}
 
-    def __call__(self, gradients: Mapping[str, list]) -> tf.Tensor:
+    def frozen(self, step: int) -> list[str]:
+        """The parts of which a step updates nothing.
+
+        Args:
+            step: Of the training, counted from 1.
+        """
+        moving = {owner for owner, steps in self._steps.items() if step in steps}
+        owners = {part: {self._targets[place].owner for place in places} for part, places in self._places.items()}
+        return [part for part, each in owners.items() if not each & moving]
+
+    def __call__(self, gradients: Mapping[str, list], step: int) -> tf.Tensor:
         """Applies gradients.
 
         Args:
             gradients: For each part one for each variable; `None` leaves a variable where it is.
+            step: Of the training, counted from 1; it decides which variables move.
 
         Returns:
-            Their global norm before clipping, a scalar. If it is not finite, the variables are lost.
+            The global norm of those that are applied, before clipping, a scalar. If it is not finite, the variables are
+            lost.
         """
-        flat = [gradient for part in self._parts for gradient in gradients[part]]
-        flat = list(self._map(lambda each: each if each is None else tf.convert_to_tensor(each), flat))
+        flat = list(self._map(_total, self._addends(gradients, step)))
         present = [gradient for gradient in flat if gradient is not None]
-        norm = tf.sqrt(2.0 * tf.add_n(list(self._map(tf.nn.l2_loss, present))))
+        squares = list(self._map(tf.nn.l2_loss, present)) or [tf.zeros([])]
+        norm = tf.sqrt(2.0 * tf.add_n(squares))
         scale = self._clip_norm / tf.maximum(norm, self._clip_norm) if self._clip_norm else tf.ones_like(norm)
         list(self._map(lambda move: move[1]([flat[index] for index in move[0]], scale), self._moves))
         moved = {target.owner for target, each in zip(self._targets, flat, strict=True) if each is not None}
         for owner in moved:
             self.optimizers[owner].iterations.assign_add(1)
         return norm
+
+    def _addends(self, gradients: Mapping[str, list], step: int) -> list[list]:
+        """For each variable its gradients, from all parts that it stands in, if the step updates it."""
+        addends: list[list] = [[] for _ in self._targets]
+        for part, places in self._places.items():
+            for place, gradient in zip(places, gradients[part], strict=True):
+                if step in self._steps[self._targets[place].owner]:
+                    addends[place].append(gradient)
+        return addends
 
     @property
     def _map(self) -> Callable:
@@ -158,6 +189,38 @@ class _Target(NamedTuple):
     variable: keras.Variable
     owner: str
     decay: float
+
+
+def _owner(variable: Any, part: str, configs: Mapping[str, OptimizerConfig]) -> str:
+    """The key of a variable's optimizer: the first group that matches it, or its part's, or the shared one."""
+    groups = configs["shared"].groups
+    matching = (pattern for pattern in groups if re.fullmatch(pattern, _path(variable)))
+    return next(matching, part if part in configs else "shared")
+
+
+def _path(variable: Any) -> str:
+    return getattr(variable, "path", variable.name.removesuffix(":0"))
+
+
+def _check_groups(groups: Mapping[str, OptimizerConfig], targets: Sequence[_Target]) -> None:
+    owners = {target.owner for target in targets}
+    for pattern in groups:
+        if pattern not in owners:
+            paths = ", ".join(_path(target.variable) for target in targets)
+            raise ValueError(
+                f"optimizer.groups has {pattern!r}, which matches the whole path of no variable, or of none that a "
+                f"group before it doesn't match. The paths are {paths}."
+            )
+
+
+def _steps(config: OptimizerConfig, total_steps: int) -> range:
+    """The training steps, counted from 1, in which an optimizer updates."""
+    return range(0) if config.frozen else range(config.first_step, (config.last_step or total_steps) + 1, config.every)
+
+
+def _total(addends: list) -> tf.Tensor | None:
+    total = add_up(addends)
+    return total if total is None else tf.convert_to_tensor(total)
 
 
 def _deal(sizes: Sequence[int], count: int) -> list[list[int]]:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+from functools import reduce
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from seq2split.batching import ParallelCorpus
-from seq2split.buckets import Buckets
+from seq2split.buckets import Admission, Buckets
 from seq2split.config import Config, ConfigError, differences, dumps, load
 from seq2split.files import write_atomically
 from seq2split.text import Vocabulary
 
-SIDES = ("source", "target")
 _MAY_CHANGE = re.compile(
     r"training\.(?!criterion$)"  # the best figure so far is measured in it
-    r"|optimizer\.((en|de)coder\.)?(learning_rate|schedule|warmup_steps|weight_decay)$"
+    r"|optimizer\.((encoder2?|decoder|groups\..+)\.)?"
+    r"(learning_rate|schedule|warmup_steps|weight_decay|frozen|first_step|last_step|every)$"
 )
 
 
@@ -88,9 +90,9 @@ class RunDirectory:
             lines: For each side the text to train on what is not there yet.
 
         Returns:
-            The vocabularies of `source` and `target`; one and the same if it is joint.
+            The vocabulary of each side; one and the same if it is joint.
         """
-        paths = {side: self.path / f"{'joint' if config.vocabulary.joint else side}.model" for side in SIDES}
+        paths = {side: self.path / f"{'joint' if config.vocabulary.joint else side}.model" for side in config.sides}
         for side, path in paths.items():
             if lines is not None and not path.exists():
                 self._make_vocabulary(config, side, path, lines)
@@ -104,18 +106,18 @@ class RunDirectory:
             corpus: What to fit them to if they are not there yet.
 
         Returns:
-            The buckets of `source` and `target`.
+            The buckets of each side.
         """
         if corpus is not None and not self._buckets.exists():
-            settings = {side: getattr(config.buckets, side) for side in SIDES}
-            made = {side: _make_buckets(settings[side], corpus.lengths(side)).boundaries for side in SIDES}
+            settings = {side: getattr(config.buckets, side) for side in config.sides}
+            made = {side: _make_buckets(each, corpus.lengths(side)).boundaries for side, each in settings.items()}
             write_atomically(self._buckets, json.dumps(made).encode())
         if not self._buckets.exists():
             raise ValueError(
                 f"{self.path} is no complete run directory: it has no {self._buckets.name}. Train it first."
             )
         stored = json.loads(self._buckets.read_text())
-        return {side: Buckets(stored[side]) for side in SIDES}
+        return {side: Buckets(stored[side]) for side in config.sides}
 
     def _has_checkpoint(self) -> bool:
         return any((directory / "checkpoint").exists() for directory in (self.latest, self.best))
@@ -123,24 +125,58 @@ class RunDirectory:
     @staticmethod
     def _make_vocabulary(config: Config, side: str, path: Path, lines: dict[str, list[str]]) -> None:
         settings = config.vocabulary
-        given = settings.source_model if side == "source" else settings.target_model
+        given = getattr(settings, f"{side}_model")
         if given:
             write_atomically(path, Vocabulary(given).path.read_bytes())
         else:
-            text = lines["source"] + lines["target"] if settings.joint else lines[side]
+            text = list(chain(*lines.values())) if settings.joint else lines[side]
             Vocabulary.train(text, path, settings.size, settings.algorithm)
 
 
 def admit(
     corpus: ParallelCorpus, buckets: dict[str, Buckets], overlong: str, name: str
-) -> tuple[ParallelCorpus, str | None]:
+) -> tuple[ParallelCorpus, Admission]:
     """Applies the choice about overlong sentences to a corpus.
 
     Args:
         corpus: The sentence pairs.
-        buckets: Of both sides.
+        buckets: Of each side.
         overlong: `error`, `truncate` or `skip`, which leaves out the whole pair.
         name: What messages call the corpus.
+
+    Returns:
+        The pairs that stay, cut to the last buckets; and their row numbers, the positions of all sides that each has,
+        and how many pairs were truncated and skipped.
+
+    Raises:
+        OverlongError: A sentence is too long and `overlong` is `error`.
+    """
+    admitted = {}
+    for side in corpus.sides:
+        try:
+            admitted[side] = buckets[side].admit(corpus.lengths(side), overlong)
+        except ValueError as error:
+            error.add_note(f"These are the pieces of the {name}, {side} side; data.overlong decides about them.")
+            raise
+    kept = reduce(np.intersect1d, (each.kept for each in admitted.values()))
+    limits = {side: buckets[side].boundaries[-1] for side in corpus.sides}
+    sides = {side: [cut(rows[at], limits[side]) for at in kept] for side, rows in corpus.sides.items()}
+    over = np.any([corpus.lengths(side)[kept] > limits[side] for side in corpus.sides], axis=0)
+    stay = ParallelCorpus(sides)
+    lengths = np.sum([stay.lengths(side) for side in sides], axis=0)
+    return stay, Admission(kept, lengths, truncated=int(over.sum()), skipped=len(corpus) - len(kept))
+
+
+def admit_corpus(
+    corpus: ParallelCorpus, buckets: dict[str, Buckets], overlong: str, name: str
+) -> tuple[ParallelCorpus, str | None]:
+    """Applies the choice about overlong sentences to a corpus that must not end up empty.
+
+    Args:
+        corpus: As of `admit`.
+        buckets: As of `admit`.
+        overlong: As of `admit`.
+        name: As of `admit`.
 
     Returns:
         The pairs that stay, and what to tell the user about the others, if any.
@@ -149,26 +185,18 @@ def admit(
         OverlongError: A sentence is too long and `overlong` is `error`.
         ValueError: No pair stays.
     """
-    admissions = {}
-    for side in SIDES:
-        try:
-            admissions[side] = buckets[side].admit(corpus.lengths(side), overlong)
-        except ValueError as error:
-            error.add_note(f"These are the pieces of the {name} corpus, {side} side; data.overlong decides about them.")
-            raise
-    kept = np.intersect1d(admissions["source"].kept, admissions["target"].kept)
-    longest = {side: buckets[side].boundaries[-1] for side in SIDES}
-    if not len(kept):
+    stay, admission = admit(corpus, buckets, overlong, name)
+    longest = {side: buckets[side].boundaries[-1] for side in corpus.sides}
+    if not len(stay):
         raise ValueError(
-            f"all {len(corpus)} pairs of the {name} corpus are longer than the last bucket ({longest} pieces), and "
-            "data.overlong skips them: raise the last boundaries of buckets.source and buckets.target."
+            f"all {len(corpus)} pairs of the {name} are longer than the last bucket ({longest} pieces), and "
+            "data.overlong skips them: raise the last boundaries of [buckets]."
         )
-    sides = {side: [cut(getattr(corpus, side)[at], longest[side]) for at in kept] for side in SIDES}
-    truncated = " and ".join(f"{admissions[side].truncated} {side}" for side in SIDES if admissions[side].truncated)
+    over = {side: int((corpus.lengths(side)[admission.kept] > longest[side]).sum()) for side in corpus.sides}
+    truncated = " and ".join(f"{count} {side}" for side, count in over.items() if count)
     done = [f"truncated {truncated} sentences"] if truncated else []
-    done += [f"skipped {len(corpus) - len(kept)} of {len(corpus)} pairs"] if len(kept) < len(corpus) else []
-    told = f"{name} corpus: {', '.join(done)}, longer than the last bucket ({longest})" if done else None
-    return ParallelCorpus(**sides), told
+    done += [f"skipped {admission.skipped} of {len(corpus)} pairs"] if admission.skipped else []
+    return stay, f"{name}: {', '.join(done)}, longer than the last bucket ({longest})" if done else None
 
 
 def cut(row: np.ndarray, length: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import io
 import os
 import re
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -71,15 +71,14 @@ def split_lines(data: bytes, name: str) -> list[str]:
     return lines if lines[-1] else lines[:-1]
 
 
-def read_parallel(source_paths: Sequence[PathLike], target_paths: Sequence[PathLike]) -> tuple[list[str], list[str]]:
-    r"""Reads a parallel corpus: line i of a source file belongs to line i of the target file in the same place.
+def read_parallel(paths: Mapping[str, Sequence[PathLike]]) -> dict[str, list[str]]:
+    r"""Reads a parallel corpus: line i of a file belongs to line i of each other side's file in the same place.
 
     Args:
-      source_paths: The files of the source side, in order; see `read_lines`.
-      target_paths: The files of the target side, as many.
+      paths: For each side, such as `source` and `target`, its files in order; as many for each. See `read_lines`.
 
     Returns:
-      The source lines and the target lines of all files, equally many and at least one.
+      For each side the lines of all its files, equally many and at least one.
 
     Raises:
       FileNotFoundError: A file is missing.
@@ -91,28 +90,33 @@ def read_parallel(source_paths: Sequence[PathLike], target_paths: Sequence[PathL
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     english, german = Path(folder, "train.en"), Path(folder, "train.de")
       ...     _ = english.write_text("one\ntwo\n"), german.write_text("eins\nzwei\n")
-      ...     read_parallel([english], [german])
-      (['one', 'two'], ['eins', 'zwei'])
+      ...     read_parallel({"source": [english], "target": [german]})
+      {'source': ['one', 'two'], 'target': ['eins', 'zwei']}
     """
-    source_paths, target_paths = _path_list(source_paths, "source"), _path_list(target_paths, "target")
-    if len(source_paths) != len(target_paths):
-        raise ValueError(
-            f"a parallel corpus needs as many source files as target files: got {len(source_paths)} source files "
-            f"{source_paths} and {len(target_paths)} target files {target_paths}"
-        )
-    source, target = [], []
-    for source_path, target_path in zip(source_paths, target_paths, strict=True):
-        source_lines, target_lines = read_lines(source_path), read_lines(target_path)
-        if len(source_lines) != len(target_lines):
+    listed = {side: _path_list(each, side) for side, each in paths.items()}
+    if len({len(each) for each in listed.values()}) != 1:
+        counts = " and ".join(f"{len(each)} {side} files {each}" for side, each in listed.items())
+        raise ValueError(f"a parallel corpus needs as many files of each side: got {counts}")
+    lines: dict[str, list[str]] = {side: [] for side in listed}
+    for files in zip(*listed.values(), strict=True):
+        for side, each in zip(listed, _read_aligned(files), strict=True):
+            lines[side] += each
+    if not all(lines.values()):
+        named = " and ".join(str(each) for each in listed.values())
+        raise ValueError(f"the corpus is empty: no lines in {named}")
+    return lines
+
+
+def _read_aligned(paths: Sequence[str]) -> list[list[str]]:
+    """The lines of files of one corpus, equally many."""
+    read = [read_lines(path) for path in paths]
+    for path, lines in zip(paths, read, strict=True):
+        if len(lines) != len(read[0]):
             raise ValueError(
-                f"line i of one file must belong to line i of the other, but {source_path} has {len(source_lines)} "
-                f"lines and {target_path} has {len(target_lines)}: give two files of the same corpus and split"
+                f"line i of one file must belong to line i of the other, but {paths[0]} has {len(read[0])} lines and "
+                f"{path} has {len(lines)}: give files of the same corpus and split"
             )
-        source += source_lines
-        target += target_lines
-    if not source:
-        raise ValueError(f"the corpus is empty: no lines in {source_paths} and {target_paths}")
-    return source, target
+    return read
 
 
 class Vocabulary:

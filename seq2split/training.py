@@ -17,7 +17,7 @@ from seq2split.checkpoints import Checkpoints, Progress
 from seq2split.config import Config
 from seq2split.meter import Meter
 from seq2split.optimization import Updater
-from seq2split.run import SIDES, RunDirectory, admit
+from seq2split.run import RunDirectory, admit_corpus
 from seq2split.summaries import SummaryWriter
 from seq2split.text import read_parallel
 from seq2split.translation import Translator
@@ -63,8 +63,9 @@ class Trainer:
             threads=threads,
         )
         self.progress = Progress()
-        parts = {"encoder": self.translator.encoder, "decoder": self.translator.decoder}
-        self._checkpoints = Checkpoints(run.latest, run.best, self.progress, parts, self._updater.optimizers)
+        self._checkpoints = Checkpoints(
+            run.latest, run.best, self.progress, self.translator.layers, self._updater.optimizers
+        )
         self._plan = BatchPlan(
             self._corpus,
             self.translator.buckets,
@@ -89,12 +90,12 @@ class Trainer:
         batches = stream(self._corpus, self._plan, int(progress.epoch), int(progress.index))
         with _asked_to_stop() as asked, Meter(self.translator.buckets, int(progress.step), settings.steps) as meter:
             while not self._finished():
-                batch, rate = next(batches), self._updater.learning_rate
-                (loss, nll), gradients = self._model.loss_and_gradients(batch.fields)
-                self._check_finite(loss, self._updater(gradients))
+                batch, rates, step = next(batches), self._updater.learning_rates, int(progress.step) + 1
+                (loss, nll), gradients = self._model.loss_and_gradients(batch.fields, self._updater.frozen(step))
+                self._check_finite(loss, self._updater(gradients, step))
                 progress.advance(batch, meter.count(batch, float(loss), float(nll)))
                 if progress.step % settings.log_every == 0:
-                    self._summaries.scalars(int(progress.step), **meter.window(), learning_rate=rate)
+                    self._summaries.scalars(step, **meter.window(), **_named(rates))
                 if progress.step % settings.validate_every == 0 or progress.step == settings.steps:
                     self._validate()
                     progress.seconds.assign_add(meter.skip())
@@ -150,6 +151,11 @@ class Trainer:
         )
 
 
+def _named(rates: dict[str, float]) -> dict[str, float]:
+    """The learning rates as scalars: `learning_rate`, and that of an optimizer of its own with its name."""
+    return {"learning_rate" + ("" if owner == "shared" else f" {owner}"): rate for owner, rate in rates.items()}
+
+
 def say(text: str) -> None:
     """Prints a line to standard error, above a progress bar if there is one."""
     tqdm.write(text, file=sys.stderr)
@@ -157,14 +163,14 @@ def say(text: str) -> None:
 
 def prepare(config: Config, run: RunDirectory, threads: int = 1) -> tuple[ParallelCorpus, Translator]:
     """The training corpus in pieces, and a translator with new variables."""
-    lines = dict(zip(SIDES, read_parallel(config.data.train_source, config.data.train_target), strict=True))
+    lines = read_parallel(config.corpus("train"))
     vocabularies = run.vocabularies(config, lines)
-    corpus = ParallelCorpus(*(vocabularies[side].encode(lines[side]) for side in SIDES))
+    corpus = ParallelCorpus({side: vocabularies[side].encode(each) for side, each in lines.items()})
     buckets = run.buckets(config, corpus)
-    corpus, told = admit(corpus, buckets, config.data.overlong, "training")
+    corpus, told = admit_corpus(corpus, buckets, config.data.overlong, "training corpus")
     if told:
         say(told)
-    for side in SIDES:
+    for side in config.sides:
         padding = buckets[side].padding_share(corpus.lengths(side))
         say(f"{side} buckets {list(buckets[side].boundaries)}, {padding:.1%} padding, {len(corpus)} sentences")
     return corpus, Translator(config, vocabularies, buckets, threads)

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from seq2split.batching import ParallelCorpus
 from seq2split.buckets import Admission, Buckets, pad_rows
 from seq2split.carry import Sequences
 from seq2split.checkpoints import read_checkpoint, variables_of
@@ -18,7 +19,7 @@ from seq2split.config import Config
 from seq2split.model import Node, SplitModel
 from seq2split.models import Decoder, Encoder
 from seq2split.partition import Part
-from seq2split.run import RunDirectory, cut
+from seq2split.run import RunDirectory, admit
 from seq2split.search import GreedySearch
 from seq2split.text import Vocabulary
 
@@ -30,32 +31,38 @@ class Translator:
 
     Args:
         config: The configuration.
-        vocabularies: Of `source` and `target`.
-        buckets: Of `source` and `target`.
+        vocabularies: Of each side.
+        buckets: Of each side.
         threads: How many share the work; as of `SplitModel`.
 
     Attributes:
-        encoder: The encoder layer.
-        decoder: The decoder layer.
-        model: The two as parts of one model.
+        encoders: For each source side its encoder layer.
+        decoder: The decoder layer, which attends over all of them.
+        model: The layers as parts of one model.
     """
 
     def __init__(
         self, config: Config, vocabularies: dict[str, Vocabulary], buckets: dict[str, Buckets], threads: int = 1
     ):
         self.config, self.vocabularies, self.buckets = config, vocabularies, buckets
-        self.encoder, self.decoder = _layers(config, vocabularies)
+        self.encoders, self.decoder = _layers(config, vocabularies)
+        names = [encoder.name for encoder in self.encoders.values()]
         self.model = SplitModel(
             [
-                Node(Part(self.encoder), ["source"], buckets["source"]),
-                Node(Part(self.decoder), ["encoder", "target"], buckets["target"]),
+                *(Node(Part(encoder), [side], buckets[side]) for side, encoder in self.encoders.items()),
+                Node(Part(self.decoder), [*names, "target"], buckets["target"]),
             ],
             row_multiple=config.batches.row_multiple,
             threads=threads,
         )
         self.threads = threads
         limit = buckets["target"].boundaries[-1]
-        self._search = GreedySearch(self.model, "encoder", self.decoder, eos=vocabularies["target"].eos, limit=limit)
+        self._search = GreedySearch(self.model, names, self.decoder, eos=vocabularies["target"].eos, limit=limit)
+
+    @property
+    def layers(self) -> dict[str, keras.Layer]:
+        """The layers of the parts, by name."""
+        return {layer.name: layer for layer in (*self.encoders.values(), self.decoder)}
 
     @classmethod
     def load(cls, path: str | Path, threads: int = 1) -> Translator:
@@ -82,16 +89,16 @@ class Translator:
 
     def restore(self, checkpoint: str) -> None:
         """Restores the variables of the parts from a checkpoint's path."""
-        parts = {"encoder": variables_of(self.encoder), "decoder": variables_of(self.decoder)}
+        parts = {name: variables_of(layer) for name, layer in self.layers.items()}
         read_checkpoint(tf.train.Checkpoint(**parts), checkpoint).expect_partial()
 
     def translate(
-        self, lines: Sequence[str], overlong: str = "error", progress: bool = False
+        self, *sources: Sequence[str], overlong: str = "error", progress: bool = False
     ) -> tuple[list[str], Admission]:
         """Translates sentences.
 
         Args:
-            lines: The sentences.
+            *sources: For each source side its sentences; row by row they belong together.
             overlong: What becomes of those with more pieces than the last source bucket: `error`, `truncate`, or
                 `skip`, which leaves their translation empty.
             progress: Whether to show a bar.
@@ -101,47 +108,66 @@ class Translator:
 
         Raises:
             OverlongError: A sentence is too long and `overlong` is `error`.
+            ValueError: There are not as many sources as the model has, or they differ in length.
         """
-        rows = self.vocabularies["source"].encode(lines)
-        admission = self.buckets["source"].admit([len(row) for row in rows], overlong)
-        order = admission.kept[np.argsort(-admission.lengths, kind="stable")]
-        pieces: list[np.ndarray] = [np.zeros([0], np.int32)] * len(rows)
+        corpus = self._encode(sources)
+        stay, admission = admit(corpus, self.buckets, overlong, "sentences to translate")
+        order = np.argsort(-admission.lengths, kind="stable")
+        pieces: list[np.ndarray] = [np.zeros([0], np.int32)] * len(corpus)
         chunks = [order[start : start + ROWS] for start in range(0, len(order), ROWS)]
         with (
             ThreadPoolExecutor(self.threads) as pool,
             tqdm(total=len(order), desc="translating", unit="sentence", disable=not progress) as bar,
         ):
-            found = pool.map(lambda chunk: self._search(self._padded(rows, chunk)), chunks)
+            found = pool.map(lambda chunk: self._search(_padded(stay, chunk)), chunks)
             for chunk, results in zip(chunks, found, strict=True):
-                for at, result in zip(chunk, results, strict=True):
+                for at, result in zip(admission.kept[chunk], results, strict=True):
                     pieces[at] = result
                 bar.update(len(chunk))
         return self.vocabularies["target"].decode(pieces), admission
 
-    def _padded(self, rows: list[np.ndarray], chunk: np.ndarray) -> Sequences:
-        kept = [cut(rows[at], self.buckets["source"].boundaries[-1]) for at in chunk]
-        lengths = np.array([len(row) for row in kept], np.int32)
-        return Sequences(pad_rows(kept, int(lengths.max())), lengths)
+    def _encode(self, sources: Sequence[Sequence[str]]) -> ParallelCorpus:
+        counts = [len(lines) for lines in sources]
+        if len(sources) != len(self.encoders) or len(set(counts)) > 1:
+            raise ValueError(
+                f"the model translates from {' and '.join(self.encoders)}, as many sentences of each; it was given "
+                f"{len(sources)} lists, of {' and '.join(map(str, counts))} sentences."
+            )
+        pairs = zip(self.encoders, sources, strict=True)
+        return ParallelCorpus({side: self.vocabularies[side].encode(lines) for side, lines in pairs})
 
 
-def _layers(config: Config, vocabularies: dict[str, Vocabulary]) -> tuple[Encoder, Decoder]:
-    settings = config.model
+def _padded(corpus: ParallelCorpus, chunk: np.ndarray) -> dict[str, Sequences]:
+    """Rows of all sides, each padded to its longest."""
+    fields = {}
+    for side, rows in corpus.sides.items():
+        lengths = np.array([len(rows[at]) for at in chunk], np.int32)
+        fields[side] = Sequences(pad_rows([rows[at] for at in chunk], int(lengths.max())), lengths)
+    return fields
+
+
+def _layers(config: Config, vocabularies: dict[str, Vocabulary]) -> tuple[dict[str, Encoder], Decoder]:
+    """The encoder of each source side, and the decoder."""
+    settings, sources = config.model, config.sides[:-1]
     keras.utils.set_random_seed(config.seed)
-    encoder = Encoder(
-        vocabularies["source"].size,
-        settings.embedding,
-        settings.units,
-        settings.encoder_layers,
-        cell=settings.cell,
-        bidirectional=settings.bidirectional,
-        dropout=settings.dropout,
-        seed=config.seed,
-        dtype=config.precision,
-        name="encoder",
-    )
+    encoders = {
+        side: Encoder(
+            vocabularies[side].size,
+            settings.embedding,
+            settings.units,
+            settings.encoder_layers,
+            cell=settings.cell,
+            bidirectional=settings.bidirectional,
+            dropout=settings.dropout,
+            seed=config.seed + 2000 * at,
+            dtype=config.precision,
+            name=side.replace("source", "encoder"),
+        )
+        for at, side in enumerate(sources)
+    }
     decoder = Decoder(
         vocabularies["target"].size,
-        settings.units,
+        [settings.units] * len(sources),
         vocabularies["target"].bos,
         settings.embedding,
         settings.units,
@@ -155,4 +181,4 @@ def _layers(config: Config, vocabularies: dict[str, Vocabulary]) -> tuple[Encode
         dtype=config.precision,
         name="decoder",
     )
-    return encoder, decoder
+    return encoders, decoder

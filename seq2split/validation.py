@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from seq2split.batching import BatchPlan, ParallelCorpus, stream
 from seq2split.config import Config
 from seq2split.evaluation import score
-from seq2split.run import SIDES, admit
+from seq2split.run import admit_corpus
 from seq2split.text import read_parallel
 from seq2split.translation import Translator
 
@@ -47,24 +47,31 @@ class Validation:
 
     def __init__(self, config: Config, translator: Translator):
         self._translator, self._overlong = translator, config.data.overlong
-        lines = read_parallel(config.data.valid_source, config.data.valid_target)
-        self._lines = dict(zip(SIDES, lines, strict=True))
-        pieces = (translator.vocabularies[side].encode(self._lines[side]) for side in SIDES)
-        self._corpus, self.told = admit(ParallelCorpus(*pieces), translator.buckets, self._overlong, "validation")
+        self._lines = read_parallel(config.corpus("valid"))
+        pieces = {side: translator.vocabularies[side].encode(lines) for side, lines in self._lines.items()}
+        self._corpus, self.told = admit_corpus(
+            ParallelCorpus(pieces), translator.buckets, self._overlong, "validation corpus"
+        )
         self._plan = BatchPlan(self._corpus, translator.buckets, tokens=config.batches.tokens)
 
     def run(self) -> Result:
         """Translates and scores the corpus."""
-        translations, _ = self._translator.translate(self._lines["source"], self._overlong)
+        translations, _ = self._translator.translate(*self._sources(), overlong=self._overlong)
         bleu, _ = score(translations, self._lines["target"])
         return Result(self._loss(), bleu.value)
 
     def samples(self, translator: Translator, count: int) -> str:
         """The first sentences of the corpus with a translator's translations, as text."""
-        source, reference = (self._lines[side][:count] for side in SIDES)
-        translations, _ = translator.translate(source, self._overlong)
-        rows = zip(source, reference, translations, strict=True)
-        return "\n\n".join(f"  source       {s}\n  reference    {r}\n  translation  {t}" for s, r, t in rows)
+        sources = [lines[:count] for lines in self._sources()]
+        translations, _ = translator.translate(*sources, overlong=self._overlong)
+        *names, _ = self._lines
+        shown = [*zip(names, sources, strict=True), ("reference", self._lines["target"]), ("translation", translations)]
+        return "\n\n".join(
+            "\n".join(f"  {name:<11}  {lines[at]}" for name, lines in shown) for at in range(len(translations))
+        )
+
+    def _sources(self) -> list[list[str]]:
+        return [lines for side, lines in self._lines.items() if side != "target"]
 
     def _loss(self) -> float:
         total, targets = 0.0, 0

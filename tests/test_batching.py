@@ -27,7 +27,8 @@ def make_corpus(lengths):
     def make_side(side):
         return [np.array([next(numbers) for _ in range(length)], np.int32) for length in side]
 
-    return ParallelCorpus(*map(make_side, zip(*lengths, strict=True)))
+    sides = zip(("source", "target"), zip(*lengths, strict=True), strict=True)
+    return ParallelCorpus({side: make_side(each) for side, each in sides})
 
 
 def random_corpus(rows, seed=0):
@@ -40,7 +41,7 @@ def padded(corpus):
     return np.array(
         [
             [min(b for b in BUCKETS[side].boundaries if b >= len(row)) for side, row in zip(BUCKETS, pair, strict=True)]
-            for pair in zip(corpus.source, corpus.target, strict=True)
+            for pair in zip(*corpus.sides.values(), strict=True)
         ]
     )
 
@@ -172,7 +173,7 @@ def test_stream_looks_up_the_plan(mode):
     for batch, (epoch, index, rows) in zip(stream(corpus, plan), expected, strict=False):
         assert (batch.epoch, batch.index, batch.epoch_batches) == (epoch, index, len(plan.epoch(epoch)))
         for side, field in batch.fields.items():
-            real = [getattr(corpus, side)[row] for row in rows]
+            real = [corpus.sides[side][row] for row in rows]
             assert field.values.dtype == np.int32
             assert field.values.shape == (len(rows), max(map(len, real)))
             assert field.lengths.tolist() == [len(row) for row in real]

@@ -120,7 +120,7 @@ def test_split_keeps_least(quick, part):
 @pytest.mark.parametrize("count", COUNTS)
 def test_padding_is_that_of_plain_arithmetic(quick, count):
     corpus = layouts.workloads.load("embedded")
-    pairs = [(len(source), len(target)) for source, target in zip(corpus.source, corpus.target, strict=True)]
+    pairs = [(len(source), len(target)) for source, target in zip(*corpus.sides.values(), strict=True)]
     real = sum(map(sum, pairs))
     bounds = [layouts.workloads.fit("embedded", count)[side].boundaries for side in ("source", "target")]
     bucketed = sum(
@@ -285,7 +285,7 @@ def test_mixed_batches_count_for_as_many_as_there_are(count, expected):
 
 
 def test_padding_share_by_hand():
-    corpus = layouts.ParallelCorpus([np.zeros(2), np.zeros(3)], [np.zeros(1), np.zeros(4)])
+    corpus = layouts.ParallelCorpus({"source": [np.zeros(2), np.zeros(3)], "target": [np.zeros(1), np.zeros(4)]})
     layout = layouts.Layout(np.array([4, 4]), np.array([4, 4]), [np.array([0, 1])])
     assert layout.padding(corpus) == pytest.approx(1 - 10 / 16)
 

@@ -272,7 +272,7 @@ def test_output_where_no_folder_is(run, tmp_path, capsys):
     [
         ("latin", "gr\xfcn\n".encode("latin-1"), "line 1: expected UTF-8, got byte 0xfc"),
         ("text.gz", b"plain text\n", "is no sound gzip file"),
-        ("cut.gz", gzip.compress(b"text\n" * 100)[:-9], "cut short"),
+        ("cut.gz", gzip.compress(b"text\n" * 100, mtime=0)[:-9], "cut short"),
     ],
 )
 def test_broken_input(run, tmp_path, capsys, name, data, expected):

@@ -232,6 +232,43 @@ def test_an_empty_sub_table_is_an_optimizer_of_its_own(write):
     assert read.encoder == OptimizerConfig(name="sgd")
 
 
+def test_groups_are_tables_by_regular_expression(write):
+    """In the order of the file; a key may need quotes, in the file, in an override and in what is written."""
+    text = """
+    [optimizer]
+    warmup_steps = 7
+    [optimizer.groups.".*/embeddings"]
+    frozen = true
+    [optimizer.groups.kernel]
+    every = 3
+    """
+    overrides = ['optimizer.groups.".*/embeddings".last_step=5', "optimizer.groups.'x=[0-9]'.name = sgd"]
+    with pytest.raises(ConfigError, match=r"expected table\.key=value"):
+        load(write(text), overrides)  # the key ends at the first equals sign
+    read = load(write(text), overrides[:1])
+    assert list(read.optimizer.groups.items()) == [
+        (".*/embeddings", OptimizerConfig(warmup_steps=7, frozen=True, last_step=5)),
+        ("kernel", OptimizerConfig(warmup_steps=7, every=3)),
+    ]
+    assert '[optimizer.groups.".*/embeddings"]' in dumps(read)
+    assert load(write(dumps(read), data="")) == read
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[optimizer]\ngroups = 3\n", 'groups: got 3 (an integer), expected tables: write [optimizer.groups."REG'),
+        ('[optimizer.groups]\n"a" = 3\n', "optimizer.groups.a: got 3 (an integer), expected a table"),
+        ('[optimizer.groups."("]\nevery = 3\n', 'optimizer.groups."(": no regular expression: missing )'),
+        ('[optimizer.groups."a.b"]\nevry = 3\n', 'optimizer.groups."a.b".evry: unknown key; did you mean `every`?'),
+        ("[optimizer.groups.a.encoder]\n", "optimizer.groups.a.encoder: unknown table"),
+        ("[optimizer.groups.a.groups.b]\n", "optimizer.groups.a.groups: unknown table"),
+    ],
+)
+def test_mistakes_in_groups(write, text, message):
+    assert message in only_problem_of(write(text))
+
+
 def test_a_mistake_is_reported_once_where_it_is_inherited(write):
     assert "optimizer.name: got" in only_problem_of(write('[optimizer]\nname = "x"\n[optimizer.encoder]\n'))
 
@@ -425,8 +462,13 @@ optimizers = st.builds(
     learning_rate=numbers(min_value=0, exclude_min=True),
     warmup_steps=st.integers(0, 2**63 - 1),
     weight_decay=numbers(min_value=0),
+    frozen=st.booleans(),
+    first_step=counts,
+    every=counts,
     encoder=st.none(),
+    encoder2=st.none(),
     decoder=st.none(),
+    groups=st.just({}),
 )
 configs = st.builds(
     Config,
@@ -434,7 +476,14 @@ configs = st.builds(
     data=st.lists(paths, min_size=1).map(
         lambda files: DataConfig(**dict.fromkeys(get_type_hints(DataConfig).keys() - {"overlong"}, tuple(files)))
     ),
-    vocabulary=st.builds(VocabularyConfig, joint=st.just(False), size=counts, source_model=paths, target_model=paths),
+    vocabulary=st.builds(
+        VocabularyConfig,
+        joint=st.just(False),
+        size=counts,
+        source_model=paths,
+        source2_model=paths,
+        target_model=paths,
+    ),
     buckets=st.builds(BucketsConfig, source=lengths, target=lengths),
     batches=st.builds(BatchesConfig, tokens=counts),
     model=st.builds(
@@ -448,7 +497,12 @@ configs = st.builds(
         tied_embeddings=st.just(False),
     ),
     optimizer=st.builds(
-        dataclasses.replace, optimizers, encoder=st.none() | optimizers, decoder=st.none() | optimizers
+        dataclasses.replace,
+        optimizers,
+        encoder=st.none() | optimizers,
+        encoder2=st.none() | optimizers,
+        decoder=st.none() | optimizers,
+        groups=st.dictionaries(st.text().map(re.escape), optimizers, max_size=3),
     ),
     training=st.builds(
         TrainingConfig,
@@ -479,8 +533,8 @@ def test_every_key_is_written():
     written = tomllib.loads(dumps(config_with(optimizer=OptimizerConfig(encoder=OptimizerConfig()))))
     assert written.keys() == set(keys_of(Config))
     for name, cls in TABLES.items():
-        assert written[name].keys() - {"encoder"} == set(keys_of(cls)) - {"encoder", "decoder"}
-    assert written["optimizer"]["encoder"].keys() == set(keys_of(OptimizerConfig)) - {"encoder", "decoder"}
+        assert written[name].keys() - {"encoder"} == set(keys_of(cls)) - OPTIMIZERS
+    assert written["optimizer"]["encoder"].keys() == set(keys_of(OptimizerConfig)) - OPTIMIZERS
 
 
 def test_a_string_that_toml_cannot_hold_is_refused():
@@ -498,6 +552,7 @@ def test_a_string_that_toml_cannot_hold_is_refused():
         ({"seed": 2}, ["seed"]),
         ({"training": TrainingConfig(steps=3), "model": ModelConfig(units=3)}, ["model.units", "training.steps"]),
         ({"optimizer": OptimizerConfig(encoder=OptimizerConfig())}, ["optimizer.encoder"]),
+        ({"optimizer": OptimizerConfig(groups={"a.*": OptimizerConfig()})}, ['optimizer.groups."a.*"']),
     ],
 )
 def test_differences_are_dotted_keys(change, expected):
@@ -509,11 +564,21 @@ def test_differences_reach_into_sub_tables():
     ours = config_with(optimizer=OptimizerConfig(encoder=OptimizerConfig(name="sgd")))
     theirs = config_with(optimizer=OptimizerConfig(encoder=OptimizerConfig(learning_rate=1.0)))
     assert differences(ours, theirs) == ["optimizer.encoder.name", "optimizer.encoder.learning_rate"]
+    ours, theirs = (
+        config_with(optimizer=OptimizerConfig(groups={"a": OptimizerConfig(every=each), "b.": OptimizerConfig()}))
+        for each in (2, 3)
+    )
+    assert differences(ours, theirs) == ["optimizer.groups.a.every"]
 
 
 # --- The dataclasses and the example that shows all of them.
 
 TABLES = {name: cls for name, cls in get_type_hints(Config).items() if dataclasses.is_dataclass(cls)}
+
+
+OPTIMIZERS = {"encoder", "encoder2", "decoder", "groups"}
+HIDDEN = {"optimizer.encoder", "optimizer.encoder2", "optimizer.decoder", 'optimizer.groups.".*/embeddings"'}
+"""The tables of the example that are commented out."""
 
 
 def keys_of(cls) -> list[str]:
@@ -522,10 +587,9 @@ def keys_of(cls) -> list[str]:
 
 def keys_by_table() -> dict[str, list[str]]:
     """The keys that are no tables, of the top of the file ("") and of every table and sub-table."""
-    sub_tables = {"encoder", "decoder"}
-    keys = {name: [key for key in keys_of(cls) if key not in sub_tables] for name, cls in TABLES.items()}
+    keys = {name: [key for key in keys_of(cls) if key not in OPTIMIZERS] for name, cls in TABLES.items()}
     keys[""] = [key for key in keys_of(Config) if key not in TABLES]
-    return keys | {f"optimizer.{name}": keys["optimizer"] for name in sub_tables}
+    return keys | dict.fromkeys(HIDDEN, keys["optimizer"])
 
 
 def shown_settings() -> list[tuple[str, str, str, bool]]:
@@ -553,7 +617,7 @@ def test_every_key_stands_once_in_the_example_and_no_other():
 
 
 def test_only_the_sub_tables_are_commented_out():
-    assert {table for table, *_, hidden in shown_settings() if hidden} == {"optimizer.encoder", "optimizer.decoder"}
+    assert {table for table, *_, hidden in shown_settings() if hidden} == HIDDEN
     assert not any(table.count(".") for table, *_, hidden in shown_settings() if not hidden)
 
 
@@ -586,7 +650,9 @@ def test_the_example_loads_also_with_what_is_commented_out(tmp_path):
     read = load(path)
     assert read.optimizer.encoder.learning_rate == 0.001
     assert read.optimizer.decoder.name == "sgd"
-    assert dataclasses.replace(read.optimizer, encoder=None, decoder=None) == load(DEFAULT).optimizer
+    assert read.optimizer.groups[".*/embeddings"].name == "adagrad"
+    plain = dict.fromkeys(("encoder", "encoder2", "decoder"))
+    assert dataclasses.replace(read.optimizer, **plain, groups={}) == load(DEFAULT).optimizer
 
 
 @pytest.mark.parametrize("cls", [Config, *TABLES.values()])

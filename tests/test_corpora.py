@@ -41,8 +41,8 @@ def corpora():
     """The committed pairs by corpus and split."""
 
     def read(corpus, split):
-        source, target = ([DATA / corpus / f"{split}.{suffix}"] for suffix in SUFFIXES[corpus])
-        return list(zip(*read_parallel(source, target), strict=True))
+        paths = {suffix: [DATA / corpus / f"{split}.{suffix}"] for suffix in SUFFIXES[corpus]}
+        return list(zip(*read_parallel(paths).values(), strict=True))
 
     return {corpus: {split: read(corpus, split) for split in SPLITS} for corpus in SIZES}
 

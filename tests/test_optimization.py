@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import doctest
 import math
 from typing import get_args, get_type_hints
@@ -123,7 +124,7 @@ def run_by_hand(optimizers, clip_norm, steps=6):
 def run_updater(settings, clip_norm, steps=6, threads=1):
     variables = make_variables()
     updater = Updater(variables, settings, clip_norm=clip_norm, total_steps=steps, threads=threads)
-    norms = [float(updater(make_gradients(step))) for step in range(steps)]
+    norms = [float(updater(make_gradients(step), step + 1)) for step in range(steps)]
     return variables, updater, norms
 
 
@@ -152,7 +153,7 @@ def test_clips_all_parts_together():
     before = numbers(variables)
     updater = Updater(variables, config(name="sgd", learning_rate=1.0), clip_norm=1.0, total_steps=1)
     gradients = {"encoder": make_gradients(0, 10.0)["encoder"], "decoder": make_gradients(0, 0.01)["decoder"]}
-    norm = float(updater(gradients))
+    norm = float(updater(gradients, 1))
     assert norm > 10
     moved = [old - new for old, new in zip(before, numbers(variables), strict=True)]
     assert_equal(moved, [gradient.numpy() / norm for gradient in flat(gradients)])
@@ -168,7 +169,7 @@ def test_own_optimizers(clip_norm):
     assert_equal(numbers(found), numbers(run_by_hand(by_hand, clip_norm)))
     assert_moved(found)
     assert list(updater.optimizers) == ["encoder", "decoder"]
-    assert updater.learning_rate == pytest.approx(0.01)
+    assert updater.learning_rates == pytest.approx({"encoder": 0.01, "decoder": 0.2})
 
 
 def test_one_part_has_its_own():
@@ -186,7 +187,7 @@ def test_schedule_moves_with_the_steps():
         rate = 0.05 * min(1, (step + 1) / 2) * fall_to(6, step)
         expected = [old - rate * g.numpy() for old, g in zip(expected, flat(make_gradients(step)), strict=True)]
     assert_equal(numbers(found), expected)
-    assert updater.learning_rate == pytest.approx(0.0)
+    assert updater.learning_rates == pytest.approx({"shared": 0.0})
 
 
 def fall_to(total, step):
@@ -202,7 +203,7 @@ def test_sparse_gradients_equal_dense(name, clip_norm):
     for gradient in (rows, tf.convert_to_tensor(rows)):
         variable = keras.Variable(np.ones([6, 2], np.float32))
         updater = Updater({"encoder": [variable]}, config(name=name), clip_norm=clip_norm, total_steps=5)
-        norms += [float(updater({"encoder": [gradient]})) for _ in range(2)]
+        norms += [float(updater({"encoder": [gradient]}, 1)) for _ in range(2)]
         found.append(variable.numpy())
     np.testing.assert_array_equal(*found)
     np.testing.assert_allclose(norms, np.linalg.norm([[1.5, 2.25], [-3.0, 0.5]]), rtol=1e-6)
@@ -215,12 +216,12 @@ def test_none_leaves_a_variable_alone():
     updater = Updater(variables, config(weight_decay=0.5), clip_norm=CLIP, total_steps=5)
     gradients = make_gradients(0, 1.0)
     gradients["decoder"][1] = None
-    norm = float(updater(gradients))
+    norm = float(updater(gradients, 1))
     kept = [gradient.numpy() for gradient in flat(gradients) if gradient is not None]
     assert norm == pytest.approx(math.sqrt(sum((each**2).sum() for each in kept)), rel=1e-6)
     changed = [not np.array_equal(old, new) for old, new in zip(before, numbers(variables), strict=True)]
     assert changed == [True, True, True, False, True]
-    updater(make_gradients(1))
+    updater(make_gradients(1), 2)
     assert not np.array_equal(numbers(variables)[3], before[3])
 
 
@@ -229,7 +230,7 @@ def test_a_part_without_gradients():
     before = numbers(variables)
     settings = config(encoder=config(name="sgd"))
     updater = Updater(variables, settings, clip_norm=1.0, total_steps=5)
-    updater({"encoder": [None, None], "decoder": make_gradients(0)["decoder"]})
+    updater({"encoder": [None, None], "decoder": make_gradients(0)["decoder"]}, 1)
     changed = [not np.array_equal(old, new) for old, new in zip(before, numbers(variables), strict=True)]
     assert changed == [False, False, True, True, True]
 
@@ -240,14 +241,127 @@ def test_norm_shows_what_is_not_finite(bad, clip_norm):
     updater = Updater(make_variables(), config(), clip_norm=clip_norm, total_steps=5)
     gradients = make_gradients(0)
     gradients["decoder"][0] *= bad
-    assert not math.isfinite(float(updater(gradients)))
+    assert not math.isfinite(float(updater(gradients, 1)))
 
 
 def test_traces_once():
     updater = Updater(make_variables(), config(), clip_norm=1.0, total_steps=5)
     for step in range(3):
-        updater(make_gradients(step))
+        updater(make_gradients(step), step + 1)
     assert [move.experimental_get_tracing_count() for _, move in updater._moves] == [1]
+
+
+# Groups of variables, and the steps that update them
+
+
+def make_layers_of_variables():
+    """Variables with the paths of layers: `encoder/embeddings`, `encoder/lstm_kernel`, `decoder/kernel`."""
+    variables = {}
+    for part, names in {"encoder": ["embeddings", "lstm_kernel"], "decoder": ["kernel"]}.items():
+        with keras.name_scope(part):
+            variables[part] = [keras.Variable(np.ones(3, np.float32), name=name) for name in names]
+    return variables
+
+
+def ones(variables):
+    return {part: [tf.ones(3) for _ in each] for part, each in variables.items()}
+
+
+def moves(settings, steps):
+    """By how much each variable moved in each step, with gradients of one: `{path: [move, ...]}`."""
+    variables = make_layers_of_variables()
+    updater = Updater(variables, settings, clip_norm=0.0, total_steps=steps)
+    found = {variable.path: [] for each in variables.values() for variable in each}
+    for step in range(1, steps + 1):
+        before = {variable.path: variable.numpy() for each in variables.values() for variable in each}
+        updater(ones(variables), step)
+        for each in variables.values():
+            for variable in each:
+                found[variable.path].append(round(float((before[variable.path] - variable.numpy())[0]), 5))
+    return found
+
+
+def test_groups_by_the_paths_of_variables():
+    """The first group that matches the whole path, else the part's own, else the shared one."""
+    sgd = config(name="sgd", learning_rate=1.0)
+    groups = {
+        "encoder/.*kernel": config(name="sgd", learning_rate=3.0),
+        ".*kernel": config(name="sgd", learning_rate=4.0),
+        "embeddings": sgd,
+    }
+    with pytest.raises(
+        ValueError, match=r"'embeddings', which matches the whole path of no.*paths are encoder/embeddings"
+    ):
+        moves(dataclasses.replace(sgd, groups=groups), 1)
+    del groups["embeddings"]
+    own = dataclasses.replace(sgd, encoder=config(name="sgd", learning_rate=2.0), groups=groups)
+    assert moves(own, 1) == {"encoder/embeddings": [2.0], "encoder/lstm_kernel": [3.0], "decoder/kernel": [4.0]}
+    groups["decoder/kernel"] = sgd
+    with pytest.raises(ValueError, match=r"'decoder/kernel', which .* none that a group before it"):
+        moves(dataclasses.replace(sgd, groups=groups), 1)
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        ({}, [1, 1, 1, 1, 1, 1]),
+        ({"frozen": True}, [0, 0, 0, 0, 0, 0]),
+        ({"every": 2}, [1, 0, 1, 0, 1, 0]),
+        ({"first_step": 3}, [0, 0, 1, 1, 1, 1]),
+        ({"last_step": 2}, [1, 1, 0, 0, 0, 0]),
+        ({"first_step": 2, "last_step": 5, "every": 3}, [0, 1, 0, 0, 1, 0]),
+    ],
+)
+def test_steps_that_update(steps, expected):
+    sgd = config(name="sgd", learning_rate=1.0)
+    found = moves(dataclasses.replace(sgd, encoder=dataclasses.replace(sgd, **steps)), 6)
+    assert found["encoder/embeddings"] == found["encoder/lstm_kernel"] == expected
+    assert found["decoder/kernel"] == [1] * 6
+
+
+def test_frozen_parts_are_those_of_which_nothing_moves():
+    """A part of which one variable moves is not frozen."""
+    sgd = config(name="sgd", learning_rate=1.0)
+    some = dataclasses.replace(sgd, groups={".*/embeddings": dataclasses.replace(sgd, frozen=True)})
+    part = dataclasses.replace(sgd, encoder=dataclasses.replace(sgd, every=2))
+    for settings, expected in ((some, [[], []]), (part, [[], ["encoder"]])):
+        updater = Updater(make_layers_of_variables(), settings, clip_norm=0.0, total_steps=2)
+        assert [updater.frozen(step) for step in (1, 2)] == expected
+
+
+def test_schedule_counts_the_updates_of_its_optimizer():
+    """Of ten steps an optimizer that updates in every third makes four, over which its rate falls to zero."""
+    sgd = config(name="sgd", learning_rate=1.0)
+    falling = dataclasses.replace(sgd, schedule="linear", every=3)
+    found = moves(dataclasses.replace(sgd, decoder=falling), 10)["decoder/kernel"]
+    assert found == [1.0, 0, 0, 0.75, 0, 0, 0.5, 0, 0, 0.25]
+
+
+def test_what_is_not_applied_counts_for_no_norm():
+    """The norm that clips is that of the gradients that move something."""
+    sgd = config(name="sgd", learning_rate=1.0)
+    variables = make_layers_of_variables()
+    settings = dataclasses.replace(sgd, encoder=dataclasses.replace(sgd, frozen=True))
+    updater = Updater(variables, settings, clip_norm=1.0, total_steps=1)
+    assert float(updater(ones(variables), 1)) == pytest.approx(math.sqrt(3))
+    np.testing.assert_allclose(variables["decoder"][0], 1 - 1 / math.sqrt(3), rtol=1e-6)
+    everything = Updater(variables, dataclasses.replace(sgd, frozen=True), clip_norm=1.0, total_steps=1)
+    assert float(everything(ones(variables), 1)) == 0
+
+
+def test_a_variable_of_two_parts_moves_once_by_the_sum():
+    """It belongs to the first part; what any part gives counts, sparse or dense."""
+    shared, own = keras.Variable(np.ones([2, 1], np.float32)), keras.Variable(np.ones(1, np.float32))
+    sgd = config(name="sgd", learning_rate=1.0)
+    settings = dataclasses.replace(sgd, decoder=config(name="sgd", learning_rate=100.0))
+    updater = Updater({"encoder": [shared], "decoder": [own, shared]}, settings, clip_norm=0.0, total_steps=9)
+    rows = tf.IndexedSlices(tf.constant([[0.5]]), tf.constant([1]), [2, 1])
+    norm = updater({"encoder": [rows], "decoder": [None, tf.constant([[0.25], [0.125]])]}, 1)
+    np.testing.assert_array_equal(shared, [[0.75], [0.375]])
+    assert float(norm) == pytest.approx(math.hypot(0.25, 0.625))
+    updater({"encoder": [rows], "decoder": [None, None]}, 2)
+    np.testing.assert_array_equal(shared, [[0.75], [-0.125]])
+    np.testing.assert_array_equal(own, [1.0])
 
 
 @pytest.mark.parametrize(

@@ -126,33 +126,42 @@ def test_damaged_gzip(tmp_path, damage, message):
 def test_read_parallel_concatenates(tmp_path):
     sources = [write(tmp_path / "a.en", b"one\ntwo\n"), write(tmp_path / "b.en.gz", b"three")]
     targets = [write(tmp_path / "a.de.gz", b"eins\nzwei"), write(tmp_path / "b.de", b"drei\n")]
-    assert read_parallel(sources, targets) == (["one", "two", "three"], ["eins", "zwei", "drei"])
+    lines = {"source": ["one", "two", "three"], "target": ["eins", "zwei", "drei"]}
+    assert read_parallel({"source": sources, "target": targets}) == lines
+    again = read_parallel({"source": sources, "source2": targets, "target": targets})
+    assert again == {**lines, "source2": lines["target"]}
 
 
 def test_line_counts_must_agree_file_by_file(tmp_path):
     three, two = write(tmp_path / "three", b"1\n2\n3\n"), write(tmp_path / "two", b"1\n2\n")
     with pytest.raises(ValueError, match=r"three has 3 lines and .*two has 2"):
-        read_parallel([three, two], [two, three])  # the sums agree, the files do not
+        read_parallel({"source": [three, two], "target": [two, three]})  # the sums agree, the files do not
 
 
 def test_file_counts_must_agree(tmp_path):
     path = write(tmp_path / "one", b"1\n")
     with pytest.raises(ValueError, match=r"2 source files .* and 1 target files"):
-        read_parallel([path, path], [path])
+        read_parallel({"source": [path, path], "target": [path]})
+
+
+def test_line_counts_must_agree_on_every_side(tmp_path):
+    three, two = write(tmp_path / "three", b"1\n2\n3\n"), write(tmp_path / "two", b"1\n2\n")
+    with pytest.raises(ValueError, match=r"three has 3 lines and .*two has 2"):
+        read_parallel({"source": [three], "source2": [three], "target": [two]})
 
 
 @pytest.mark.parametrize("count", [0, 2])
 def test_empty_corpus(tmp_path, count):
     path = write(tmp_path / "empty", b"")
     with pytest.raises(ValueError, match="the corpus is empty"):
-        read_parallel([path] * count, [path] * count)
+        read_parallel({"source": [path] * count, "target": [path] * count})
 
 
 @pytest.mark.parametrize("kind", [str, Path])
 def test_single_path_for_a_side(tmp_path, kind):
     path = kind(write(tmp_path / "one", b"1\n"))
     with pytest.raises(TypeError, match="target side must be a list of paths"):
-        read_parallel([path], path)
+        read_parallel({"source": [path], "target": path})
 
 
 # Vocabulary

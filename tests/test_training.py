@@ -38,8 +38,8 @@ def train(experiment, run, **overrides):
 
 def state(trainer):
     """Everything that decides how a training goes on, by name."""
-    layers = {"encoder": trainer.translator.encoder, "decoder": trainer.translator.decoder}
-    found = {f"{part} {key}": value for part, layer in layers.items() for key, value in variables_of(layer).items()}
+    layers = trainer.translator.layers.items()
+    found = {f"{part} {key}": value for part, layer in layers for key, value in variables_of(layer).items()}
     for name, optimizer in trainer._updater.optimizers.items():
         found |= {f"optimizer {name} {place} {one.name}": one for place, one in enumerate(optimizer.variables)}
     for name in ("step", "epoch", "index", "tokens", "best", "best_step", "stale"):
@@ -76,7 +76,7 @@ def without_model(trainer, monkeypatch):
     """Lets a trainer step without part graphs, whose tracing takes seconds: gradients follow from the step."""
     nodes = trainer.translator.model.nodes
 
-    def loss_and_gradients(_fields):
+    def loss_and_gradients(_fields, _frozen):
         draw = np.random.default_rng(int(trainer.progress.step))
         gradients = {
             name: [tf.constant(draw.normal(size=one.shape), tf.float32) for one in node.part.trainable_variables]
@@ -140,14 +140,14 @@ def test_loss_falls(experiment, tmp_path, capsys):
 def test_trains_in_mixed_precision(experiment, tmp_path):
     trainer = train(experiment, tmp_path, precision="mixed_bfloat16", training__steps=30)
     found = scalars(tmp_path)
-    assert trainer.translator.encoder.compute_dtype == "bfloat16"
-    assert trainer.translator.encoder.variable_dtype == "float32"
+    assert trainer.translator.encoders["source"].compute_dtype == "bfloat16"
+    assert trainer.translator.encoders["source"].variable_dtype == "float32"
     assert found["loss"][30] < found["loss"][2] - 0.2
     assert_same_state(state_of_parts(Translator.load(tmp_path)), state_of_parts(trainer.translator))
 
 
 def state_of_parts(translator):
-    layers = {"encoder": translator.encoder, "decoder": translator.decoder}
+    layers = translator.layers
     return {f"{part} {place}": one.numpy() for part, layer in layers.items() for place, one in enumerate(layer.weights)}
 
 
@@ -203,8 +203,8 @@ class until:  # noqa: N801 it reads as a verb
     def __init__(self, steps, updater):
         self.steps, self.updater = steps, updater
 
-    def __call__(self, gradients):
-        norm = self.updater(gradients)
+    def __call__(self, gradients, step):
+        norm = self.updater(gradients, step)
         self.steps -= 1
         if not self.steps:
             raise RuntimeError("power cut")
@@ -232,7 +232,7 @@ def test_checkpoint_holds_every_variable(experiment, tmp_path):
     trainer = train(experiment, tmp_path, training__steps=2)
     for folder in ("checkpoints", "best"):
         stored = tf.train.list_variables(tf.train.latest_checkpoint(tmp_path / folder))
-        for part, layer in (("encoder", trainer.translator.encoder), ("decoder", trainer.translator.decoder)):
+        for part, layer in trainer.translator.layers.items():
             assert sum(name.startswith(f"{part}/") for name, _ in stored) == len(layer.variables)
     assert_same_state(state_of_parts(Translator.load(tmp_path)), state_of_parts(trainer.translator))
 
@@ -275,6 +275,42 @@ def test_refuses_other_settings(experiment, copied, overrides, keys):
 
 def contents(folder):
     return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_freezing_and_unfreezing_in_a_run(experiment, tmp_path, capsys):
+    """By steps of the configuration, and by changing it between two commands; what is frozen is bit for bit the same."""
+
+    def after(trainer):
+        return {name: [each.numpy() for each in layer.variables] for name, layer in trainer.translator.layers.items()}
+
+    def same(left, right):
+        return all(np.array_equal(one, other) for one, other in zip(left, right, strict=True))
+
+    group = {'optimizer__groups__"encoder/.*"__frozen': True}
+    first = configure(experiment, **group, training__steps=2)
+    start = after(Trainer(first, tmp_path / "other"))
+    frozen = train(experiment, tmp_path / "run", **group, training__steps=2)
+    before = after(frozen)
+    assert same(start["encoder"], before["encoder"])
+    assert not same(start["decoder"], before["decoder"])
+    assert all(graph.live_residuals == 0 for graph in frozen.translator.model.graphs.values())
+
+    unfrozen = {'optimizer__groups__"encoder/.*"__frozen': False, "optimizer__last_step": 2}
+    thawed = train(experiment, tmp_path / "run", **unfrozen, training__steps=4)
+    told = capsys.readouterr().err
+    assert 'changed in this run: optimizer.last_step, optimizer.groups."encoder/.*".frozen' in told
+    assert same(before["decoder"], after(thawed)["decoder"]), "the last step of the others was the second"
+    assert same(before["encoder"], after(thawed)["encoder"]), "inherited from [optimizer]"
+
+    unfrozen['optimizer__groups__"encoder/.*"__last_step'] = 6
+    thawed = train(experiment, tmp_path / "run", **unfrozen, training__steps=6)
+    assert same(before["decoder"], after(thawed)["decoder"])
+    assert not same(before["encoder"], after(thawed)["encoder"])
+
+
+def test_a_group_that_matches_nothing(experiment, tmp_path):
+    with pytest.raises(ValueError, match=r"optimizer\.groups has 'encodr/\.\*'.*The paths are encoder/embeddings"):
+        Trainer(configure(experiment, **{'optimizer__groups__"encodr/.*"__frozen': True}), tmp_path)
 
 
 def test_own_optimizers_may_change_their_rate(experiment, tmp_path, monkeypatch, capsys):
@@ -371,12 +407,12 @@ def test_divergence(experiment, tmp_path, monkeypatch):
     trainer = without_model(Trainer(configure(experiment, training__checkpoint_every=1), tmp_path), monkeypatch)
     update, count = trainer._updater, iter(range(100))
 
-    def poisoned(gradients):
+    def poisoned(gradients, step):
         if next(count) == 2:
             gradients["encoder"][0] = tf.convert_to_tensor(gradients["encoder"][0]) * math.nan
-        return update(gradients)
+        return update(gradients, step)
 
-    poisoned.optimizers, poisoned.learning_rate = update.optimizers, 0.0
+    poisoned.optimizers, poisoned.learning_rates, poisoned.frozen = update.optimizers, {}, update.frozen
     trainer._updater = poisoned
     expected = r"in step 3.*norm is nan.*optimizer\.learning_rate.*training\.clip_norm"
     with pytest.raises(FloatingPointError, match=expected):
@@ -421,19 +457,19 @@ def test_overlong_in_the_validation_corpus(experiment, tmp_path):
 def test_overlong_truncated_or_skipped(experiment, tmp_path, capsys):
     trainer = Trainer(configure(experiment, data__overlong="truncate", **LONG), tmp_path / "cut")
     count = overlong_counts(experiment, trainer.translator.vocabularies["source"])
-    assert 0 < count < len(trainer._corpus.source) == 60
+    assert 0 < count < len(trainer._corpus.sides["source"]) == 60
     assert f"training corpus: truncated {count} source sentences, longer than" in capsys.readouterr().err
-    cut = [row for row in trainer._corpus.source if len(row) == 4]
+    cut = [row for row in trainer._corpus.sides["source"] if len(row) == 4]
     assert len(cut) >= count
-    assert all(row[-1] == trainer.translator.vocabularies["source"].eos for row in trainer._corpus.source)
+    assert all(row[-1] == trainer.translator.vocabularies["source"].eos for row in trainer._corpus.sides["source"])
 
     trainer = Trainer(configure(experiment, data__overlong="skip", **LONG), tmp_path / "skip")
     assert f"training corpus: skipped {count} of 60 pairs, longer than" in capsys.readouterr().err
-    assert len(trainer._corpus.source) == len(trainer._corpus.target) == 60 - count
+    assert [len(rows) for rows in trainer._corpus.sides.values()] == [60 - count] * 2
 
 
 def test_all_skipped(experiment, tmp_path):
-    with pytest.raises(ValueError, match=r"all 60 pairs of the training corpus.*buckets\.source"):
+    with pytest.raises(ValueError, match=r"all 60 pairs of the training corpus.*\[buckets\]"):
         Trainer(configure(experiment, data__overlong="skip", buckets__source="[1]"), tmp_path)
 
 

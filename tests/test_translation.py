@@ -11,7 +11,7 @@ import tensorflow as tf
 from corpora import WORDS, configure, write_experiment
 
 from seq2split import evaluation
-from seq2split.buckets import OverlongError
+from seq2split.buckets import OverlongError, pad_rows
 from seq2split.carry import Sequences
 from seq2split.evaluation import score
 from seq2split.run import RunDirectory, cut
@@ -32,7 +32,7 @@ def make_translator(experiment, folder, **overrides):
     """A translator with large random weights, so that its translations differ and some of them end."""
     _, translator = prepare(configure(experiment, **overrides), RunDirectory(folder))
     random = np.random.default_rng(SEED)
-    for layer in (translator.encoder, translator.decoder):
+    for layer in translator.layers.values():
         for variable in layer.trainable_variables:
             variable.assign(random.normal(size=variable.shape) * SCALE)
     return translator
@@ -74,7 +74,7 @@ def likeliest_next(translator, encoded, prefix):
 def search_by_hand(translator, line, limit):
     """Greedy search that decodes the whole prefix again at each step, one sentence at a time, without padding."""
     (row,) = translator.vocabularies["source"].encode([line])
-    encoded = translator.encoder(Sequences(row[None], np.array([len(row)], np.int32)))
+    encoded = translator.encoders["source"](Sequences(row[None], np.array([len(row)], np.int32)))
     found = []
     while len(found) < limit:
         piece = likeliest_next(translator, encoded, found)
@@ -86,12 +86,13 @@ def search_by_hand(translator, line, limit):
 
 def search_for(translator, limit):
     eos = translator.vocabularies["target"].eos
-    return GreedySearch(translator.model, "encoder", translator.decoder, eos=eos, limit=limit)
+    return GreedySearch(translator.model, ["encoder"], translator.decoder, eos=eos, limit=limit)
 
 
 def batch_of(translator, lines):
     rows = translator.vocabularies["source"].encode(lines)
-    return translator._padded(rows, range(len(rows)))
+    lengths = np.array([len(row) for row in rows], np.int32)
+    return {"source": Sequences(pad_rows(rows, int(lengths.max())), lengths)}
 
 
 @pytest.mark.parametrize(
@@ -192,13 +193,13 @@ def test_overlong(translator):
     with pytest.raises(OverlongError, match=str(longest)):
         translator.translate(lines)
     plain, _ = translator.translate(["a b", fitting, "c"])
-    truncated, admission = translator.translate(lines, "truncate")
+    truncated, admission = translator.translate(lines, overlong="truncate")
     assert truncated == plain
     assert (admission.truncated, admission.skipped) == (1, 0)
-    skipped, admission = translator.translate(lines, "skip")
+    skipped, admission = translator.translate(lines, overlong="skip")
     assert skipped == [plain[0], "", plain[2]]
     assert (admission.truncated, admission.skipped) == (0, 1)
-    assert translator.translate([long], "skip")[0] == [""]
+    assert translator.translate([long], overlong="skip")[0] == [""]
 
 
 @pytest.mark.parametrize(
@@ -217,7 +218,7 @@ def test_load_equals_what_was_trained(experiment, tmp_path):
     trainer.train()
     loaded = Translator.load(tmp_path)
     for part in ("encoder", "decoder"):
-        trained, restored = (getattr(each, part).variables for each in (trainer.translator, loaded))
+        trained, restored = (each.layers[part].variables for each in (trainer.translator, loaded))
         for left, right in zip(trained, restored, strict=True):
             if left.trainable:
                 np.testing.assert_array_equal(left.numpy(), right.numpy(), err_msg=left.path)

@@ -21,7 +21,7 @@ Shard = tuple[np.ndarray, int, int]
 
 def batch_of(corpus: ParallelCorpus, rows: Sequence[int]) -> Batch:
     """The pieces of some rows, padded to the longest of them."""
-    fields = {side: [getattr(corpus, side)[row] for row in rows] for side in SIDES}
+    fields = {side: [each[row] for row in rows] for side, each in corpus.sides.items()}
     lengths = {side: np.array([len(row) for row in field], np.int32) for side, field in fields.items()}
     return {side: Sequences(pad_rows(field, int(lengths[side].max())), lengths[side]) for side, field in fields.items()}
 

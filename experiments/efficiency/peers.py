@@ -57,7 +57,7 @@ def variables_of(encoder: Encoder, decoder: Decoder) -> dict[str, keras.Variable
     named = {"encoder/embeddings": encoder.embeddings, "decoder/embeddings": decoder.embeddings}
     for part, layer in layers.items():
         named |= {f"{part}/{name}": getattr(layer, name) for name in ("kernel", "recurrent_kernel", "bias")}
-    named["decoder/attention"] = decoder.attention.kernel
+    named["decoder/attention"] = decoder.attentions[0].kernel
     for name in ("bridge", "combine"):
         dense = getattr(decoder, name)
         named |= {f"decoder/{name}_kernel": dense.kernel, f"decoder/{name}_bias": dense.bias}

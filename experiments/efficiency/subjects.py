@@ -55,7 +55,7 @@ class Model:
             config = OptimizerConfig(learning_rate=LEARNING_RATE, schedule="constant", warmup_steps=0)
             threads = self._setting.threads
             self._updater = Updater(self.variables, config, clip_norm=0.0, total_steps=1, threads=threads)
-        self._updater(gradients)
+        self._updater(gradients, 1)
 
 
 class Subject(ABC):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import tempfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +40,7 @@ def load(name: str) -> ParallelCorpus:
     if name == "shuffled":
         corpus = load("multi30k")
         order = np.random.default_rng(0).permutation(len(corpus))
-        return replace(corpus, target=[corpus.target[row] for row in order])
+        return ParallelCorpus(corpus.sides | {"target": [corpus.sides["target"][row] for row in order]})
     folder = next((folder for folder in _MULTI30K if (folder / "train.en.gz").exists()), None)
     if folder is None:
         raise FileNotFoundError(
@@ -58,9 +58,9 @@ def fit(name: str, count: int) -> dict[str, Buckets]:
 
 def _encode(folder: Path, files: Sequence[str], size: int, algorithm: str) -> ParallelCorpus:
     """Cuts two files into the pieces of one vocabulary, which is kept between runs under the text's checksum."""
-    lines = read_parallel(*([folder / file] for file in files))
-    text = [*lines[0], *lines[1]]
+    lines = read_parallel({side: [folder / file] for side, file in zip(SIDES, files, strict=True)})
+    text = list(chain(*lines.values()))
     checksum = zlib.crc32("\n".join(text).encode())
     path = Path(tempfile.gettempdir(), "seq2split-efficiency", f"{folder.name}-{size}-{checksum:08x}.model")
     vocabulary = Vocabulary(path) if path.exists() else Vocabulary.train(text, path, size, algorithm)
-    return ParallelCorpus(*(vocabulary.encode(each) for each in lines))
+    return ParallelCorpus({side: vocabulary.encode(each) for side, each in lines.items()})

@@ -7,7 +7,7 @@ https://arxiv.org/abs/1409.0473 and Luong et al. (2015), https://arxiv.org/abs/1
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import keras
@@ -15,12 +15,14 @@ import tensorflow as tf
 
 from seq2split.carry import Sequences
 from seq2split.layers import GRU, LSTM, Bahdanau, Luong, Memory, projected_cross_entropy
+from seq2split.layers.attention import Attention
 from seq2split.layers.dropout import dropout
 from seq2split.layers.recurrent import State
 from seq2split.layers.weights import add_weight
 
 CELLS = {"lstm": LSTM, "gru": GRU}
 ATTENTIONS = {"luong": Luong, "bahdanau": Bahdanau}
+Memories = tuple[Memory, ...]
 _unconverted = tf.autograph.experimental.do_not_convert
 
 
@@ -110,11 +112,13 @@ class Decoder(keras.Layer):
     """Predicts target pieces with recurrent layers that attend over the encoder's memory.
 
     With Luong's attention the recurrence runs first and attention reads the memory for all steps at once. With
-    Bahdanau's each step reads it before the first layer moves, and the context enters that layer.
+    Bahdanau's each step reads it before the first layer moves, and the context enters that layer. Of several encoders
+    each has an attention of its own; their contexts, and their summaries, are concatenated (Zoph and Knight, 2016,
+    https://arxiv.org/abs/1601.00710).
 
     Args:
         vocabulary: Number of target pieces.
-        memory: Size of the encoder's outputs.
+        memory: Size of the encoder's outputs; of several encoders a list of theirs.
         bos: The piece that stands before the first.
         embedding: Size of a piece's embedding.
         units: Size of a layer's output, and of the features that predict a piece.
@@ -143,7 +147,7 @@ class Decoder(keras.Layer):
     def __init__(
         self,
         vocabulary: int,
-        memory: int,
+        memory: int | Sequence[int],
         bos: int,
         embedding: int = 256,
         units: int = 256,
@@ -167,31 +171,32 @@ class Decoder(keras.Layer):
         self.attends_first = attention == "bahdanau"
         self.embeddings = _add_embeddings(self, vocabulary, embedding)
         self.dropout, self.seed = dropout, _seed(seed)
-        first = embedding + memory if self.attends_first else embedding
+        memories = [memory] if isinstance(memory, int) else list(memory)
+        first = embedding + sum(memories) if self.attends_first else embedding
         self.levels = [_recurrent(self, cell, units, units if depth else first, depth) for depth in range(layers)]
-        attend = ATTENTIONS[attention](units, dtype=self.dtype_policy, name="attention")
-        self.attention = _built(self, attend, memory)
-        self.bridge = _dense(self, memory, units * layers, "bridge")
-        self.combine = _dense(self, units + memory, units, "combine")
+        self.attentions = [_attention(self, attention, units, each, at) for at, each in enumerate(memories)]
+        self.bridge = _dense(self, sum(memories), units * layers, "bridge")
+        self.combine = _dense(self, units + sum(memories), units, "combine")
         self.projection = None if tied_embeddings else add_weight(self, "projection", (vocabulary, units))
         self.output_bias = add_weight(self, "output_bias", (vocabulary,), "zeros")
 
     @_unconverted
-    def call(self, encoded: Encoded, target: Sequences, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
+    def call(self, *inputs: Encoded | Sequences, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
         """The loss of a batch, each piece predicted from those before it.
 
         Args:
-            encoded: What the encoder handed over.
-            target: Pieces `[rows, time]`, ending in the end-of-sentence piece, and lengths `[rows]`, integers.
+            *inputs: What each encoder handed over, and last the target: pieces `[rows, time]`, ending in the
+                end-of-sentence piece, and lengths `[rows]`, integers.
             training: Whether to drop, and to smooth labels.
 
         Returns:
             The loss and the negative log-likelihood in nats, each summed over the real target positions.
         """
+        *encoded, target = inputs
         labels = tf.transpose(target.values)
         previous = tf.concat([tf.fill(tf.shape(labels[:1]), tf.cast(self.bos, labels.dtype)), labels[:-1]], 0)
         drop = dropout(self.dropout * training, self.seed, labels, self.output_bias.value)
-        features, _ = self._decode(previous, self._start(encoded), self._memory(encoded), drop)
+        features, _ = self._decode(previous, self._start(encoded), self._memories(encoded), drop)
         losses = projected_cross_entropy(
             tf.reshape(features, [-1, features.shape[-1]]),
             self._projection(),
@@ -205,30 +210,34 @@ class Decoder(keras.Layer):
         return tuple(tf.reduce_sum(loss * tf.reshape(real, [-1])) for loss in losses)
 
     @_unconverted
-    def start(self, encoded: Encoded) -> tuple[Memory, tuple[State, ...]]:
-        """What `step` begins with: the prepared memory and the first state of each layer."""
-        return self._memory(encoded), self._start(encoded)
+    def start(self, *encoded: Encoded) -> tuple[Memories, tuple[State, ...]]:
+        """What `step` begins with: the prepared memory of each encoder, and the first state of each layer."""
+        return self._memories(encoded), self._start(encoded)
 
     @_unconverted
-    def step(self, memory: Memory, state: tuple[State, ...], pieces: tf.Tensor) -> tuple[tf.Tensor, tuple[State, ...]]:
+    def step(
+        self, memories: Memories, state: tuple[State, ...], pieces: tf.Tensor
+    ) -> tuple[tf.Tensor, tuple[State, ...]]:
         """One step of a search.
 
         Args:
-            memory: As of `start`.
+            memories: As of `start`.
             state: As of `start`, or of the step before.
             pieces: The last piece of each row, `[rows]`, integers; `bos` at first.
 
         Returns:
             The logits of the next piece, `[rows, vocabulary]`, and the next state.
         """
-        features, state = self._decode(pieces[None], state, memory, drop=lambda values, _: values)
+        features, state = self._decode(pieces[None], state, memories, drop=lambda values, _: values)
         return self._logits(features[0]), state
 
-    def _memory(self, encoded: Encoded) -> Memory:
-        return self.attention.prepare(*encoded.memory)
+    def _memories(self, encoded: Sequence[Encoded]) -> Memories:
+        pairs = zip(self.attentions, encoded, strict=True)
+        return tuple(attention.prepare(*each.memory) for attention, each in pairs)
 
-    def _start(self, encoded: Encoded) -> tuple[State, ...]:
-        outputs = tf.split(tf.cast(self.bridge(encoded.summary), self.variable_dtype), len(self.levels), axis=1)
+    def _start(self, encoded: Sequence[Encoded]) -> tuple[State, ...]:
+        summary = tf.concat([each.summary for each in encoded], -1)
+        outputs = tf.split(tf.cast(self.bridge(summary), self.variable_dtype), len(self.levels), axis=1)
         return tuple(
             (output, *layer.zero_state(tf.shape(output)[0])[1:])
             for layer, output in zip(self.levels, outputs, strict=True)
@@ -238,7 +247,7 @@ class Decoder(keras.Layer):
         self,
         pieces: tf.Tensor,
         state: tuple[State, ...],
-        memory: Memory,
+        memories: Memories,
         drop: Callable[[tf.Tensor, int], tf.Tensor],
     ) -> tuple[tf.Tensor, tuple[State, ...]]:
         """The features `[time, rows, units]` that predict what follows each of `pieces [time, rows]`."""
@@ -246,20 +255,25 @@ class Decoder(keras.Layer):
         contexts, after = None, []
         for depth, layer in enumerate(self.levels):
             if depth == 0 and self.attends_first:
-                values, contexts, final = self._attend_and_step(layer, values, state[0], memory)
+                values, contexts, final = self._attend_and_step(layer, values, state[0], memories)
             else:
                 values, final = layer(values, None, state[depth])
             values = drop(values, depth + 1)
             after.append(final)
         if contexts is None:
-            contexts = tf.transpose(self.attention(tf.transpose(values, [1, 0, 2]), memory), [1, 0, 2])
+            contexts = tf.transpose(self._attend(tf.transpose(values, [1, 0, 2]), memories), [1, 0, 2])
         features = self.combine(tf.concat([values, contexts], -1))
         return drop(tf.cast(features, self.variable_dtype), len(self.levels) + 1), tuple(after)
 
+    def _attend(self, queries: tf.Tensor, memories: Memories) -> tf.Tensor:
+        """The contexts `[rows, queries, ...]` of queries, those of all memories side by side."""
+        pairs = zip(self.attentions, memories, strict=True)
+        return tf.concat([attention(queries, memory) for attention, memory in pairs], -1)
+
     def _attend_and_step(
-        self, layer: LSTM | GRU, values: tf.Tensor, state: State, memory: Memory
+        self, layer: LSTM | GRU, values: tf.Tensor, state: State, memories: Memories
     ) -> tuple[tf.Tensor, tf.Tensor, State]:
-        """Outputs and contexts `[time, rows, ...]` of a layer whose every step reads the memory first.
+        """Outputs and contexts `[time, rows, ...]` of a layer whose every step reads the memories first.
 
         The embeddings' share of the layer's kernel is applied to all steps at once, the context's at each step.
         """
@@ -269,7 +283,7 @@ class Decoder(keras.Layer):
         contexts = tf.cast(contexts, self.compute_dtype)
         outputs, read = [], []
         for step in tf.unstack(projected):
-            context = self.attention(state[0][:, None], memory)[:, 0]
+            context = self._attend(state[0][:, None], memories)[:, 0]
             state = layer.step(step + layer.product(context, contexts), state, recurrent)
             outputs.append(state[0])
             read.append(context)
@@ -297,6 +311,11 @@ def _recurrent(layer: keras.Layer, cell: str, units: int, inputs: int, depth: in
     name = f"{cell}_{depth}{'_reverse' if reverse else ''}"
     recurrent = CELLS[cell](units, reverse=reverse, dtype=layer.dtype_policy, name=name)
     return _built(layer, recurrent, inputs)
+
+
+def _attention(layer: keras.Layer, kind: str, units: int, memory: int, place: int) -> Attention:
+    attend = ATTENTIONS[kind](units, dtype=layer.dtype_policy, name=f"attention{place + 1 if place else ''}")
+    return _built(layer, attend, memory)
 
 
 def _dense(layer: keras.Layer, inputs: int, units: int, name: str) -> keras.layers.Dense:
