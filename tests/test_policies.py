@@ -195,5 +195,11 @@ def test_what_cannot_be_met_is_said(make, message):
         make()
 
 
+def test_a_budget_without_scipy_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(policies, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"needs SciPy .*pip install 'seq2split\[policies\]'"):
+        policies.budget(1)
+
+
 def test_examples():
     assert doctest.testmod(policies).failed == 0

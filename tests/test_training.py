@@ -278,7 +278,7 @@ def contents(folder):
 
 
 def test_freezing_and_unfreezing_in_a_run(experiment, tmp_path, capsys):
-    """By steps of the configuration, and by changing it between two commands; what is frozen is bit for bit the same."""
+    """By steps of the configuration, and by changing it between two commands; what is frozen stays bit for bit."""
 
     def after(trainer):
         return {name: [each.numpy() for each in layer.variables] for name, layer in trainer.translator.layers.items()}
