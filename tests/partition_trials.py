@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections import Counter
 
 import keras
 import numpy as np
@@ -136,3 +137,19 @@ def close(actual, expected, limit) -> None:
         actual, expected = tf.cast(actual, tf.float32), tf.cast(expected, tf.float32)
     floor = limit * max(1, np.abs(expected).max(initial=0))
     np.testing.assert_allclose(actual, expected, rtol=limit, atol=floor)
+
+
+def operations(concrete) -> Counter:
+    """How often each type of operation stands in a concrete function and the functions that it calls."""
+    definition = concrete.graph.as_graph_def()
+    library = {function.signature.name: function.node_def for function in definition.library.function}
+
+    def walk(nodes):
+        for node in nodes:
+            yield node.op
+            for attribute in node.attr.values():
+                called = [attribute.func] if attribute.HasField("func") else attribute.list.func
+                for function in called:
+                    yield from walk(library[function.name])
+
+    return Counter(walk(definition.node))

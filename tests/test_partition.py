@@ -11,14 +11,14 @@ import functools
 import gc
 import re
 import weakref
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from partition_subjects import SUBJECTS, Affine, Mixed, Pair, SharedSeeds, as_spec, floats, integers, variable
-from partition_trials import ROWS, TOLERANCES, Trial, close, is_float, values, weighted_sum, weights_like
+from partition_trials import ROWS, TOLERANCES, Trial, close, is_float, operations, values, weighted_sum, weights_like
 
 from seq2split import partition
 from seq2split.partition import Part, Residuals
@@ -109,22 +109,6 @@ def test_recompute_grad_runs_its_forward_again_by_design():
     assert counter.numpy() == 1
     graph.backward(residuals, outputs)
     assert counter.numpy() == 2
-
-
-def operations(concrete) -> Counter:
-    """How often each type of operation stands in a concrete function and the functions that it calls."""
-    definition = concrete.graph.as_graph_def()
-    library = {function.signature.name: function.node_def for function in definition.library.function}
-
-    def walk(nodes):
-        for node in nodes:
-            yield node.op
-            for attribute in node.attr.values():
-                called = [attribute.func] if attribute.HasField("func") else attribute.list.func
-                for function in called:
-                    yield from walk(library[function.name])
-
-    return Counter(walk(definition.node))
 
 
 @every_subject
