@@ -205,6 +205,28 @@ class Buckets:
         """
         return np.asarray(self._array()[self.assign(lengths)])
 
+    def thinned(self, count: int) -> "Buckets":
+        """Returns fewer buckets that hold the same sequences: every so many boundaries, the last among them.
+
+        Args:
+            count: How many, from 1 to the number of these.
+
+        Returns:
+            The buckets.
+
+        Raises:
+            TypeError: `count` is no whole number.
+            ValueError: `count` is below 1, or there are fewer buckets.
+
+        Example:
+            >>> Buckets([8, 16, 24, 40]).thinned(2), Buckets([8, 16, 24]).thinned(1)
+            (Buckets([16, 40]), Buckets([24]))
+        """
+        count, have = _checked_int("count", count, least=1), len(self)
+        if count > have:
+            raise ValueError(f"count is {count}; expected at most {have}, as many as {self} has; lower it")
+        return Buckets(self.boundaries[have * number // count - 1] for number in range(1, count + 1))
+
     def padding_share(self, lengths: ArrayLike) -> float:
         """Returns the share of the padded positions that hold no token.
 

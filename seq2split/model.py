@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from seq2split.buckets import Buckets, pad_rows
 from seq2split.carry import Route, Sequences, follow, plan_routes, time_leaves
+from seq2split.memory import Memory
 from seq2split.partition import Part, PartGraph, Residuals
 from seq2split.signature import describe
 
@@ -39,7 +40,8 @@ class Node:
         part: The part; its name is the node's.
         reads: Its arguments in order: the batch field that it takes (at most one), and parts that stand before it. A
             field arrives as `Sequences` padded to the bucket, a part's outputs as the nest that it returned, rows
-            aligned, with each `Sequences` in it padded to the longest that is read.
+            aligned, with each `Sequences` in it padded to the longest that is read, or with `jit_compile` to a length
+            that the part graph is compiled for.
         buckets: Of the field. A part that reads no field has none, and runs in the groups of the first part it reads.
     """
 
@@ -61,11 +63,13 @@ class Group:
         length: The bucket, as its padded length.
         rows: Their numbers in the batch, `[n]`.
         size: How many rows the part graph gets, filler of length zero included.
+        memory: The lengths at which it reads other parts, where compiled part graphs have a choice.
     """
 
     length: int
     rows: np.ndarray
     size: int
+    memory: tuple[int, ...] = ()
 
 
 class SplitModel:
@@ -86,9 +90,17 @@ class SplitModel:
             single operation over them: `tf.config.threading.set_intra_op_parallelism_threads(1)`. Operations on
             unrolled steps are too short to be shared, and a core that works on its own rows shares nothing. The
             threads don't see a `tf.device` scope of the caller.
+        jit_compile: Whether XLA compiles the part graphs, when each is first called. Their shapes are static then.
+        rows: With `jit_compile`, how many rows every part graph takes: groups are cut into pieces of so many, and the
+            last is filled with empty rows. About what a bucket holds of a batch wastes least.
+        memory_buckets: With `jit_compile`, to how many lengths what a part reads of another is padded. With 1, that
+            of the other's longest bucket, there is one part graph for each part and bucket. With more, evenly chosen
+            among the other's buckets, there is less padding, and a part graph for each of them and each of its own
+            buckets: E + D × `memory_buckets` at most.
 
     Raises:
-        ValueError: The parts can't be wired as the nodes say.
+        ValueError: The parts can't be wired as the nodes say; or `rows` and `memory_buckets` are out of range, or
+            given without `jit_compile`.
 
     Example:
         >>> import seq2split as s2s
@@ -110,6 +122,9 @@ class SplitModel:
         fields: Mapping[str, tf.TensorSpec] | None = None,
         row_multiple: int = 1,
         threads: int = 1,
+        jit_compile: bool = False,
+        rows: int | None = None,
+        memory_buckets: int = 1,
     ):
         nodes = list(nodes)
         self.nodes = {node.name: node for node in nodes}
@@ -118,8 +133,8 @@ class SplitModel:
                 f"SplitModel was given parts of the names {[node.name for node in nodes]}; it takes at least one, and "
                 "wires them by name: give each a name of its own with Part(..., name=...)."
             )
-        self.graphs: dict[tuple[str, int], PartGraph] = {}
-        """The part graphs built so far, by part and bucket."""
+        self.graphs: dict[tuple, PartGraph] = {}
+        """The part graphs built so far, by part and bucket; with `memory_buckets` above 1 also by the memory's."""
         self._fields = dict(fields or {})
         self._row_multiple = row_multiple
         self._threads = threads
@@ -130,6 +145,17 @@ class SplitModel:
         self._ends = [name for name in self.nodes if not self._consumers(name)]
         self._inner = [name for name in self.nodes if name not in self._ends]
         self._check_wiring()
+        _check_compilation(jit_compile, rows, memory_buckets, row_multiple)
+        self._rows = rows
+        self._memory = Memory(self.nodes, memory_buckets) if jit_compile else None
+
+    @property
+    def compilations(self) -> int:
+        """How many programs XLA has compiled, each pass of a part graph one; steps over seen buckets add none.
+
+        In training the last part's graphs have one program, and all others two: a forward and its backward.
+        """
+        return sum(graph.compilations for graph in self.graphs.values())
 
     @property
     def traces(self) -> int:
@@ -210,40 +236,86 @@ class SplitModel:
         Args:
             progress: Whether to show a bar.
         """
-        todo = [(node, length) for node in self.nodes.values() for length in self._lengths(node)]
+        todo = [
+            (node, length, memory)
+            for node in self.nodes.values()
+            for length in self._lengths(node)
+            for memory in self._memories(node.name)
+        ]
         with tqdm(todo, desc="building part graphs", unit="graph", disable=not progress) as bar:
-            for node, length in bar:
-                bar.set_postfix_str(f"{node.name} {length}")
-                self.graph(node.name, length).trace(self._training_pass(node.name))
+            for node, *lengths in bar:
+                bar.set_postfix_str(f"{node.name} {lengths[0]}")
+                self.graph(node.name, *lengths).trace(self._training_pass(node.name))
 
-    def graph(self, name: str, length: int) -> PartGraph:
+    def graph(self, name: str, length: int, memory: tuple[int, ...] = ()) -> PartGraph:
         """The part graph of one bucket, built when it is first asked for.
 
         Args:
             name: The part.
             length: The bucket, as its padded length.
+            memory: With `memory_buckets` above 1, the length at which it reads each other part that has a field; by
+                default the longest.
 
         Returns:
             The part graph.
         """
-        if (name, length) not in self.graphs:
-            self.graphs[name, length] = self.nodes[name].part.build(*self.specs(name, length), trace=())
-        return self.graphs[name, length]
+        memory = memory or self._memories(name)[-1]
+        key = (name, length, *memory)
+        if key not in self.graphs:
+            specs, compiled = self.specs(name, length, memory), self._memory is not None
+            self.graphs[key] = self.nodes[name].part.build(*specs, trace=(), jit_compile=compiled)
+        return self.graphs[key]
 
-    def specs(self, name: str, length: int) -> list[Nest]:
-        """The inputs of one part graph: for each argument a nest of `tf.TensorSpec`."""
-        return [self._spec(read, length) for read in self.nodes[name].reads]
+    def specs(self, name: str, length: int, memory: tuple[int, ...] = ()) -> list[Nest]:
+        """The inputs of one part graph, as of `graph`: for each argument a nest of `tf.TensorSpec`."""
+        memory = memory or self._memories(name)[-1]
+        return [
+            self.handed_over(name, read, length, memory) if read in self.nodes else self._field_spec(read, length)
+            for read in self.nodes[name].reads
+        ]
+
+    def handed_over(self, name: str, read: str, length: int, memory: tuple[int, ...]) -> Nest:
+        """What a part graph, as of `graph`, reads of another part: a nest of specs."""
+        if self._memory is None:
+            return self.boundary(read)
+        specs = self.graph(read, *self._memory.source(name, read, length, memory)).output_specs
+        self.boundary(read)  # checks that it can cross
+        return specs
 
     def boundary(self, name: str) -> Nest:
         """What a part hands over, whatever its bucket: a nest of specs whose rows and times are unknown."""
         if name not in self._boundaries:
-            built = [graph for (part, _), graph in self.graphs.items() if part == name]
+            built = [graph for (part, *_), graph in self.graphs.items() if part == name]
             graph = built[0] if built else self.graph(name, self._lengths(self.nodes[name])[0])
             timed = iter(time_leaves(graph.output_specs))
             self._boundaries[name] = tf.nest.map_structure(
                 lambda spec: _relax(spec, next(timed), name), graph.output_specs
             )
         return self._boundaries[name]
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether XLA compiles the part graphs."""
+        return self._memory is not None
+
+    def fixed_groups(self, name: str, padded: Mapping[str, np.ndarray], order: np.ndarray) -> list[Group]:
+        """Groups of a fixed number of rows, for a part with a field in a model that XLA compiles.
+
+        Args:
+            name: The part.
+            padded: For each part with a field the bucket of each row as its padded length, `[rows]`.
+            order: The rows in the order in which they should stand in groups.
+
+        Returns:
+            The groups, by bucket and memory.
+        """
+        keys = np.column_stack([padded[name], self._memory.of_rows(name, padded)])[order]
+        groups = []
+        for length, *memory in np.unique(keys, axis=0).tolist():
+            rows = order[(keys == [length, *memory]).all(1)]
+            for start in range(0, len(rows), self._rows):
+                groups.append(Group(length, rows[start : start + self._rows], self._rows, tuple(memory)))
+        return groups
 
     def _each(self, task: Callable, items: Iterable, cost: Callable | None = None) -> list:
         """The results of a task for each item, in order; the dearest begin first."""
@@ -290,6 +362,10 @@ class SplitModel:
         """The part whose groups a part without a field runs in."""
         return next(read for read in node.reads if read in self.nodes)
 
+    def _memories(self, name: str) -> list[tuple[int, ...]]:
+        """The lengths at which a part may read others."""
+        return self._memory.choices(name) if self._memory else [()]
+
     def _consumers(self, name: str) -> list[tuple[str, int]]:
         """The parts that read a part, each with the argument that it reads it as."""
         return [
@@ -307,12 +383,10 @@ class SplitModel:
                 needed |= set(node.reads) & set(self.nodes)
         return [other for other in self.nodes if other in needed]
 
-    def _spec(self, read: str, length: int) -> Nest:
-        if read in self.nodes:
-            return self.boundary(read)
-        position = self._position(read)
+    def _field_spec(self, field: str, length: int) -> Nest:
+        position, rows = self._position(field), self._rows
         return Sequences(
-            tf.TensorSpec([None, length, *position.shape], position.dtype), tf.TensorSpec([None], tf.int32)
+            tf.TensorSpec([rows, length, *position.shape], position.dtype), tf.TensorSpec([rows], tf.int32)
         )
 
     def _position(self, field: str) -> tf.TensorSpec:
@@ -417,7 +491,7 @@ class _Step:
         """The results of a task for the part graph and the index of each group of a part."""
         groups = self._groups[name]
         with self._model._building:  # whoever else asks for a graph meanwhile waits for this one
-            graphs = [self._model.graph(name, group.length) for group in groups]
+            graphs = [self._model.graph(name, group.length, group.memory) for group in groups]
             for graph in graphs:
                 graph.trace(traced)
         self.variables[name] = graphs[0].variables
@@ -431,11 +505,16 @@ class _Step:
         """The inputs of one group of a part."""
         group = self._groups[name][index]
         return [
-            self._field_rows(read, group)
-            if read in self._fields
-            else follow(self._route(read, name)[index], self.outputs[read])
+            self._field_rows(read, group) if read in self._fields else self._carried(read, name, index)
             for read in self._model.nodes[name].reads
         ]
+
+    def _carried(self, read: str, name: str, index: int) -> Nest:
+        """What one group of a part reads of another part."""
+        group, like = self._groups[name][index], None
+        if self._model.is_compiled:
+            like = self._model.handed_over(name, read, group.length, group.memory)
+        return follow(self._route(read, name)[index], self.outputs[read], like=like)
 
     def _field_rows(self, field: str, group: Group) -> Sequences:
         values, lengths = self._fields[field]
@@ -488,9 +567,33 @@ class _Step:
         """The rows of each bucket, those that share the other parts' buckets side by side: they travel together."""
         others = [assigned for name, assigned in buckets.items() if name != node.name]
         order = np.lexsort(others) if others else np.arange(self._rows)
+        if self._model.is_compiled:
+            return self._model.fixed_groups(node.name, self._padded(buckets), order)
         own = buckets[node.name][order]
         members = {node.buckets.boundaries[bucket]: order[own == bucket] for bucket in np.unique(own)}
         return _divide(members, self._model._threads, self._model._row_multiple)
+
+    def _padded(self, buckets: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """For each part that reads a field the bucket of each row as its padded length."""
+        return {
+            name: np.array(self._model.nodes[name].buckets.boundaries)[assigned] for name, assigned in buckets.items()
+        }
+
+
+def _check_compilation(jit_compile: bool, rows: int | None, memory_buckets: int, row_multiple: int) -> None:
+    if not jit_compile and (rows is not None or memory_buckets != 1):
+        raise ValueError(
+            f"SplitModel was given rows = {rows} and memory_buckets = {memory_buckets}, which fix the shapes of part "
+            "graphs that XLA compiles; give jit_compile=True as well, or leave them out."
+        )
+    if jit_compile and (rows is None or rows < 1 or row_multiple != 1):
+        raise ValueError(
+            f"SplitModel(jit_compile=True) was given rows = {rows} and row_multiple = {row_multiple}; XLA compiles a "
+            "part graph for a fixed number of rows: give it as rows=32, about what a bucket holds of a batch, and "
+            "leave row_multiple out."
+        )
+    if memory_buckets < 1:
+        raise ValueError(f"memory_buckets = {memory_buckets}; expected 1 or more: what a part reads is padded to them.")
 
 
 def _divide(members: Mapping[int, np.ndarray], threads: int, multiple: int) -> list[Group]:

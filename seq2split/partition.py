@@ -12,7 +12,7 @@ residuals cannot be seen and live as long as the tape.
 
 What it does not do well: `tf.recompute_grad`, and custom gradients that read variables, run their forward (or the read)
 at backward time by design. The tensor lists that a `tf.while_loop` leaves for its backward are carried as they are, and
-their bytes are not known.
+their bytes are not known, unless XLA compiles the part: then they are stacked (`lists`).
 """
 
 from __future__ import annotations
@@ -97,13 +97,16 @@ class Part:
         named = getattr(self._owner, "trainable_variables", []) if self._named is None else self._named
         return [variable for variable in named if variable.trainable]
 
-    def build(self, *specs: Nest, trace: Sequence[str] = ("forward",)) -> PartGraph:
+    def build(self, *specs: Nest, trace: Sequence[str] = ("forward",), jit_compile: bool = False) -> PartGraph:
         """Builds the part for one signature of inputs.
 
         Args:
             *specs: One nest of `tf.TensorSpec` for each positional argument of the part; dimensions may be unknown.
             trace: Which passes to trace now: `forward` (with its backward), `value_and_gradients`, `infer`. The others
                 are traced when they are first called.
+            jit_compile: Whether XLA compiles each pass, when it is first called. It does so anew for each shape that an
+                unknown dimension takes, and for each value of an input that a shape depends on. Loops need a static
+                bound on their steps; what they leave for the backward is stacked.
 
         Returns:
             The part graph.
@@ -111,9 +114,19 @@ class Part:
         Raises:
             TypeError: A leaf of `specs` is not a `tf.TensorSpec`.
             ValueError: The part creates variables after its first trace, or reads trainable variables that nobody
-                named.
+                named; or with `jit_compile` has a loop without a bound.
+
+        Example:
+            >>> import keras, tensorflow as tf
+            >>> part = Part(keras.layers.Dense(3))
+            >>> graph = part.build(tf.TensorSpec([2, 4], tf.float32), jit_compile=True)
+            >>> for _ in range(2):
+            ...     outputs, residuals = graph.forward(tf.ones([2, 4]))
+            ...     (inputs_ct,), gradients = graph.backward(residuals, outputs)
+            >>> part.compilations  # the forward and the backward
+            2
         """
-        graph = PartGraph(self, specs)
+        graph = PartGraph(self, specs, jit_compile)
         graph.trace(*trace)
         self._graphs.append(weakref.ref(graph))
         return graph
@@ -143,11 +156,22 @@ class Part:
             >>> [gradient.shape.as_list() for gradient in found["gradients"]]
             [[4, 3], [3]]
         """
-        graphs = [graph for graph in (reference() for reference in self._graphs) if graph is not None]
+        graphs = self._alive()
         if not graphs:
             raise ValueError(f"part {self.name!r} has no part graphs to export; build one for each bucket first.")
         passes = [(graph.input_specs, graph._exported()) for graph in graphs]
         tf.saved_model.save(Exported(passes, graphs[0].variables), os.fspath(path))
+
+    @property
+    def compilations(self) -> int:
+        """How many programs XLA has compiled for the part graphs that are still held, each pass one.
+
+        A forward and its backward are two, `value_and_gradients` is one.
+        """
+        return sum(graph.compilations for graph in self._alive())
+
+    def _alive(self) -> list[PartGraph]:
+        return [graph for graph in (reference() for reference in self._graphs) if graph is not None]
 
     def _placed(self) -> Any:
         return tf.device(self.device) if self.device else nullcontext()
@@ -195,10 +219,12 @@ class PartGraph:
     Attributes:
         part: The part.
         variables: The part's trainable variables when the graph was first traced; gradients are aligned with them.
+        jit_compile: Whether XLA compiles its passes.
     """
 
-    def __init__(self, part: Part, specs: tuple[Nest, ...]):
+    def __init__(self, part: Part, specs: tuple[Nest, ...], jit_compile: bool = False):
         self.part = part
+        self.jit_compile = jit_compile
         self.variables: list = part.trainable_variables
         self._inputs = Signature(specs, f"part {part.name!r}", "argument")
         self._passes: dict[str, Any] = {}
@@ -225,6 +251,12 @@ class PartGraph:
         """What one set of residuals adds to memory, in bytes; `None` where a dimension is unknown."""
         sizes = [spec.nbytes for spec in self.residual_specs if spec.kind in HELD]
         return None if None in sizes else sum(sizes)
+
+    @property
+    def compilations(self) -> int:
+        """How many programs XLA has compiled for it: each pass once for each shape that its inputs have had."""
+        passes = [each for traced in self._passes.values() for each in traced.programs]
+        return sum(each.compilations for each in passes)
 
     @property
     def live_residuals(self) -> int:
@@ -393,10 +425,10 @@ class PartGraph:
         call = partial(self.part._call, training=name != "infer")
         self._watched()
         if name == "infer":
-            return trace_inference(call, self._inputs)
+            return trace_inference(call, self._inputs, self.jit_compile)
         if name == "forward":
-            return trace_forward(call, self._inputs, self._watched, self.part.save)
-        return trace_fused(call, self._inputs, self._watched)
+            return trace_forward(call, self._inputs, self._watched, self.part.save, self.jit_compile)
+        return trace_fused(call, self._inputs, self._watched, self.jit_compile)
 
     def _watched(self) -> list:
         if not self._passes:  # later passes keep to those of the first

@@ -258,13 +258,14 @@ class _Tradeoff:
         return math.sqrt(float(left) * float(right) * float(result))
 
     def _size(self, tensor: tf.Tensor) -> int:
-        return self._elements(tensor) * tensor.dtype.size
+        return self._elements(tensor) * self._region.spec_of(tensor).dtype.size
 
     def _elements(self, tensor: tf.Tensor) -> int:
-        dimensions = [None] if tensor.shape.rank is None else tensor.shape.as_list()
+        shape = self._region.spec_of(tensor).shape
+        dimensions = [None] if shape.rank is None else shape.as_list()
         if None in dimensions and self._unknown is None:
             raise ValueError(
-                f"save policy: {tensor.name} has the shape {tensor.shape}, so that its bytes are not known. Build the "
+                f"save policy: {tensor.name} has the shape {shape}, so that its bytes are not known. Build the "
                 "part for known shapes, or say what an unknown dimension counts as: budget(nbytes, unknown=64)."
             )
         return math.prod(self._unknown if each is None else each for each in dimensions)

@@ -35,9 +35,16 @@ class Region:
     Args:
         reads: What the backward reads, symbolic tensors of the forward's graph.
         at_hand: Forward tensors that cost nothing to keep: inputs and outputs.
+        spec_of: What a tensor is while it is kept, where that is another than in the forward.
     """
 
-    def __init__(self, reads: Iterable[tf.Tensor], at_hand: Iterable[tf.Tensor]):
+    def __init__(
+        self,
+        reads: Iterable[tf.Tensor],
+        at_hand: Iterable[tf.Tensor],
+        spec_of: Callable[[tf.Tensor], tf.TensorSpec] = lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype),
+    ):
+        self.spec_of = spec_of
         self.reads = list({tensor.ref(): tensor for tensor in reads}.values())
         self._sources = Sources()
         self._at_hand = {self._sources.origin(tensor).ref() for tensor in at_hand}

@@ -53,6 +53,17 @@ class Sources:
                 todo += fresh
         return drawn
 
+    def constants(self, tensor: tf.Tensor) -> list[tf.Operation] | None:
+        """The operations that compute it from constants alone; `None` if there are others, or many."""
+        found, todo = {}, [tensor.op]
+        while todo:
+            operation = todo.pop()
+            if operation.type == "Placeholder" or operation._is_stateful or len(found) > _FAR:
+                return None
+            found[operation.name] = operation
+            todo += [each.op for each in operation.inputs if each.op.name not in found]
+        return list(found.values())
+
     def _passed_through(self, tensor: tf.Tensor) -> bool:
         if tensor.op.type not in ("While", "StatelessWhile"):
             return False

@@ -15,6 +15,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from seq2split.compilation import Compiled, compiled
+from seq2split.lists import Crossing, Lists
 from seq2split.policies import Policy
 from seq2split.recomputation import Recipe, Region, recompute
 from seq2split.residuals import ResidualPlan, ResidualSpec
@@ -26,40 +28,17 @@ Call = Callable[[tuple[Nest, ...]], Nest]
 unconverted = tf.autograph.experimental.do_not_convert
 
 
-class Compiled:
-    """A concrete function over a flat list of tensors, called at the floor of what a call costs.
-
-    `ConcreteFunction.__call__` takes 1.3 ms with 151 tensors, the raw operation 0.16 ms.
-    """
-
-    def __init__(self, concrete: Any, captured: list[tf.Tensor]):
-        self._concrete = concrete  # the function lives as long as this object
-        self._captured = captured
-        self._dtypes = [tensor.dtype for tensor in concrete.outputs]
-        self.variables = concrete.trainable_variables
-        self.read = concrete.variables
-        """All variables that it reads or assigns."""
-
-    def __call__(self, flat: list[tf.Tensor]) -> list[tf.Tensor]:
-        if not tf.executing_eagerly():
-            raise RuntimeError(
-                "a part graph was called while another graph is being traced; part graphs are called eagerly: take the "
-                "call out of the surrounding tf.function"
-            )
-        with tf.init_scope():  # an outer gradient tape must not see the call
-            return self.within(flat)
-
-    def within(self, flat: list[tf.Tensor]) -> list[tf.Tensor]:
-        """Calls it from whatever is being traced."""
-        return tf.raw_ops.StatefulPartitionedCall(args=flat + self._captured, Tout=self._dtypes, f=self._concrete)
-
-
 @dataclass(frozen=True)
 class Inference:
     """The traced `infer`."""
 
     outputs: Signature
     run: Compiled
+
+    @property
+    def programs(self) -> list[Compiled]:
+        """What it runs."""
+        return [self.run]
 
 
 @dataclass(frozen=True)
@@ -69,6 +48,11 @@ class Fused:
     outputs: Signature
     run: Compiled
     gradients: GradientLayout
+
+    @property
+    def programs(self) -> list[Compiled]:
+        """What it runs."""
+        return [self.run]
 
 
 @dataclass(frozen=True)
@@ -86,6 +70,11 @@ class Forward:
     bindings: tuple[tuple[str, Any], ...]
     residual_specs: tuple[ResidualSpec, ...]
     held_indices: tuple[int, ...]
+
+    @property
+    def programs(self) -> list[Compiled]:
+        """What it runs."""
+        return [self.run, self.backward]
 
     def bind(self, inputs: list[tf.Tensor], outputs: list[tf.Tensor], residuals: list[tf.Tensor]) -> list[tf.Tensor]:
         """The arguments of the backward after the cotangents."""
@@ -194,7 +183,7 @@ class _Gradients:
         return [next(dense) if differentiable(tensor) else None for tensor in self._flat] + found[count:]
 
 
-def trace_inference(call: Call, inputs: Signature) -> Inference:
+def trace_inference(call: Call, inputs: Signature, jit_compile: bool) -> Inference:
     """Traces `call` alone."""
     traced = SimpleNamespace()
 
@@ -206,11 +195,11 @@ def trace_inference(call: Call, inputs: Signature) -> Inference:
     def body(*flat):
         return close(call(inputs.pack(flat)))
 
-    concrete = tf.function(body).get_concrete_function(*inputs.specs)
-    return Inference(traced.outputs.signature, Compiled(concrete, concrete.captured_inputs))
+    concrete = tf.function(body, jit_compile=jit_compile or None).get_concrete_function(*inputs.specs)
+    return Inference(traced.outputs.signature, compiled(concrete, inputs.owner))
 
 
-def trace_fused(call: Call, inputs: Signature, variables: Callable[[], list]) -> Fused:
+def trace_fused(call: Call, inputs: Signature, variables: Callable[[], list], jit_compile: bool) -> Fused:
     """Traces `call` and its backward into one graph, which takes the loss's cotangent as its last argument."""
     traced = SimpleNamespace()
 
@@ -230,11 +219,14 @@ def trace_fused(call: Call, inputs: Signature, variables: Callable[[], list]) ->
             structure = call(inputs.pack(flat[:-1]))
             return close(gradients, structure, flat[-1])
 
-    concrete = tf.function(body).get_concrete_function(*inputs.specs, tf.TensorSpec([], tf.float64))
-    return Fused(traced.outputs, Compiled(concrete, concrete.captured_inputs), traced.gradients)
+    function = tf.function(body, jit_compile=jit_compile or None)
+    concrete = function.get_concrete_function(*inputs.specs, tf.TensorSpec([], tf.float64))
+    return Fused(traced.outputs, compiled(concrete, inputs.owner), traced.gradients)
 
 
-def trace_forward(call: Call, inputs: Signature, variables: Callable[[], list], policy: Policy) -> Forward:
+def trace_forward(
+    call: Call, inputs: Signature, variables: Callable[[], list], policy: Policy, jit_compile: bool
+) -> Forward:
     """Traces `call`, and its backward as a function nested in it, whose captures become the residuals."""
     traced = SimpleNamespace()
 
@@ -251,7 +243,13 @@ def trace_forward(call: Call, inputs: Signature, variables: Callable[[], list], 
         nested = tf.function(backward, autograph=False).get_concrete_function(*cotangents)
         traced.outputs = outputs.signature
         traced.gradients = GradientLayout(inputs, found, gradients.variables)
-        traced.backward, given = _with_policy(policy, nested, cotangents, [*flat, *outputs.tensors])
+        at_hand = [*flat, *outputs.tensors]
+        if jit_compile:
+            recipe = policy.recipe(Region(_wanted(nested), at_hand, Lists(tf.compat.v1.get_default_graph()).dense_spec))
+            traced.backward, given = _assemble_compiled(recipe, nested, cotangents, inputs.owner)
+        else:
+            recipe = policy.recipe(Region(_wanted(nested), at_hand))
+            traced.backward, given = _assemble(recipe, nested, cotangents, inputs.owner)
         traced.plan = ResidualPlan(list(flat), outputs.tensors, given)
         if policy.keeps_everything:
             traced.plan.keep(tf.compat.v1.get_default_graph())
@@ -264,10 +262,10 @@ def trace_forward(call: Call, inputs: Signature, variables: Callable[[], list], 
             structure = call(inputs.pack(flat))
             return close(gradients, structure, flat)
 
-    concrete = tf.function(body).get_concrete_function(*inputs.specs)
+    concrete = tf.function(body, jit_compile=jit_compile or None).get_concrete_function(*inputs.specs)
     return Forward(
         traced.outputs,
-        Compiled(concrete, concrete.captured_inputs),
+        compiled(concrete, inputs.owner),
         traced.backward,
         traced.gradients,
         traced.plan.bindings(concrete),
@@ -276,27 +274,42 @@ def trace_forward(call: Call, inputs: Signature, variables: Callable[[], list], 
     )
 
 
-def _with_policy(
-    policy: Policy, backward: Any, cotangents: list[tf.TensorSpec], at_hand: list[tf.Tensor]
+def _wanted(backward: Any) -> list[tf.Tensor]:
+    """The forward tensors that a backward reads."""
+    return [each for each in backward.captured_inputs if tf.is_symbolic_tensor(each)]
+
+
+def _assemble(
+    recipe: Recipe, backward: Any, cotangents: list[tf.TensorSpec], owner: str
 ) -> tuple[Compiled, list[tf.Tensor]]:
-    """The backward as a policy wants it, and the forward tensors that it takes after the cotangents."""
-    captured = backward.captured_inputs
-    recipe = policy.recipe(Region([each for each in captured if tf.is_symbolic_tensor(each)], at_hand))
+    """The backward that follows a recipe, and the forward tensors that it takes after the cotangents."""
     if not recipe.recomputed:
-        return Compiled(backward, []), captured
+        return Compiled(backward, [], owner), backward.captured_inputs
     whole = tf.function(partial(_recompute_and_run, recipe, backward, len(cotangents)), autograph=False)
-    concrete = whole.get_concrete_function(*cotangents, *map(_spec, recipe.given))
-    return Compiled(concrete, concrete.captured_inputs), recipe.given
+    return compiled(whole.get_concrete_function(*cotangents, *map(_spec, recipe.given)), owner), recipe.given
+
+
+def _assemble_compiled(
+    recipe: Recipe, backward: Any, cotangents: list[tf.TensorSpec], owner: str
+) -> tuple[Compiled, list[tf.Tensor]]:
+    """As `_assemble`, as a program of XLA's: what it takes has crossed from the forward's."""
+    crossing = Crossing(recipe.given, owner)
+    count = len(cotangents)
+
+    def run(*flat):
+        return _recompute_and_run(recipe, backward, count, *flat[:count], *crossing.arrive(flat[count:]))
+
+    whole = tf.function(run, autograph=False, jit_compile=True)
+    return compiled(whole.get_concrete_function(*cotangents, *map(_spec, crossing.given)), owner), crossing.given
 
 
 def _recompute_and_run(recipe: Recipe, backward: Any, count: int, *flat: tf.Tensor) -> list[tf.Tensor]:
     """Computes what the backward reads from what it is given, and runs it."""
-    captured = backward.captured_inputs
-    wanted = [each for each in captured if tf.is_symbolic_tensor(each)]
-    found = iter(recompute(recipe, list(flat[count:]), wanted))
-    read = [next(found) if tf.is_symbolic_tensor(each) else each for each in captured]
+    found = iter(recompute(recipe, list(flat[count:]), _wanted(backward)))
+    read = [next(found) if tf.is_symbolic_tensor(each) else each for each in backward.captured_inputs]
     dtypes = [each.dtype for each in backward.outputs]
-    return tf.raw_ops.StatefulPartitionedCall(args=[*flat[:count], *read], Tout=dtypes, f=backward)
+    called = tf.raw_ops.StatefulPartitionedCall(args=[*flat[:count], *read], Tout=dtypes, f=backward)
+    return called if dtypes else []  # without outputs an operation comes back
 
 
 def _spec(tensor: tf.Tensor) -> tf.TensorSpec:

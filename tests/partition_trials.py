@@ -9,7 +9,7 @@ from collections import Counter
 import keras
 import numpy as np
 import tensorflow as tf
-from partition_subjects import SUBJECTS, Case
+from partition_subjects import SUBJECTS, Case, Subject
 
 from seq2split.partition import Part
 from seq2split.policies import Policy
@@ -50,8 +50,11 @@ def weighted_sum(outputs, weights):
 class Trial:
     """A subject in one dtype: its part, its part graph, and the joint reference, made once for all properties."""
 
-    def __init__(self, name: str, dtype: str, save: str | Policy = "needed"):
-        self.subject, self.dtype = SUBJECTS[name], dtype
+    def __init__(
+        self, subject: str | Subject, dtype: str, save: str | Policy = "needed", *, jit_compile: bool | None = None
+    ):
+        self.subject, self.dtype = SUBJECTS[subject] if isinstance(subject, str) else subject, dtype
+        self.jit_compile = jit_compile
         self.case: Case = self.subject.make(dtype)
         self.calls, self.specs = self.case.calls, self.case.signature()
         if self.subject.keras and dtype == "float64":
@@ -60,7 +63,7 @@ class Trial:
         # The counter moves whenever the callable's code runs, by a side effect inside it.
         self.counter = tf.Variable(0, trainable=False)
         self.part.fn = self._counted
-        self.graph = self.part.build(*self.specs)
+        self.graph = self.part.build(*self.specs, jit_compile=bool(jit_compile))
         owner = getattr(self.case.fn, "__self__", self.case.fn)
         named = self.case.variables
         self.variables = [v for v in (owner.trainable_variables if named is None else named) if v.trainable]
@@ -102,7 +105,7 @@ class Trial:
             return outputs, tf.nest.pack_sequence_as(args, inputs_ct), found[len(inputs) :]
 
         weight_specs = tf.nest.map_structure(lambda y: y if is_float(y) else None, self.graph.output_specs)
-        return tf.function(joint).get_concrete_function(self.specs, weight_specs)
+        return tf.function(joint, jit_compile=self.jit_compile).get_concrete_function(self.specs, weight_specs)
 
     @functools.cached_property
     def joint_results(self):

@@ -319,6 +319,27 @@ def test_admit_loses_no_row_and_duplicates_none(buckets, lengths, overlong):
     buckets.assign(admission.lengths)
 
 
+@pytest.mark.parametrize(
+    ("boundaries", "count", "expected"),
+    [
+        ([8], 1, [8]),
+        ([1, 2, 3, 4, 5, 6], 1, [6]),
+        ([1, 2, 3, 4, 5, 6], 2, [3, 6]),
+        ([1, 2, 3, 4, 5, 6], 3, [2, 4, 6]),
+        ([1, 2, 3, 4, 5, 6], 4, [1, 3, 4, 6]),
+        ([1, 2, 3, 4, 5, 6], 6, [1, 2, 3, 4, 5, 6]),
+    ],
+)
+def test_thinned_keeps_every_so_many_and_the_last(boundaries, count, expected):
+    assert Buckets(boundaries).thinned(count) == Buckets(expected)
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_thinned_refuses_counts_out_of_range(count):
+    with pytest.raises(ValueError, match=f"count is {count}; expected at (least 1|most 2)"):
+        Buckets([8, 16]).thinned(count)
+
+
 def test_admit_does_not_alias_its_input():
     lengths = np.array([4, 5])
     for overlong in subject.OVERLONG_CHOICES:

@@ -19,8 +19,9 @@ EXPERIMENTS = Path(__file__).parents[1] / "experiments"
             ["save_policies.py", "--rows", "4", "--time", "3", "--rounds", "1"],
             ["LSTM, 4 x 3", "Transformer", "products"],
         ),
+        (["compilation.py", "--quick", "--rounds", "1"], ["split, no XLA", "joint pairs, XLA", "memory_buckets=2"]),
     ],
-    ids=lambda value: value[0],
+    ids=["training_apart", "save_policies", "compilation"],
 )
 def test_a_script_runs(script, expected):
     command = [sys.executable, EXPERIMENTS / script[0], *script[1:]]

@@ -695,6 +695,30 @@ def test_dag_equals_joint(make, multiple):
     np.testing.assert_allclose(dag.losses(dag_batch())["loss"], expected[0][0], rtol=1e-12)
 
 
+@pytest.mark.parametrize("make", DAGS)
+def test_dag_runs_each_forward_once_for_each_group(make):
+    """By a side effect inside each part; of a part without a field the groups are those of the first that it reads."""
+    nodes, *_ = make()
+    counters = {node.name: tf.Variable(0, trainable=False) for node in nodes}
+    for node in nodes:
+        node.part.fn = counted(node.part.fn, counters[node.name])
+    s2s.SplitModel(nodes).loss_and_gradients(dag_batch())
+    lengths = dict(zip(("one", "two", "target"), zip(*TRIPLES, strict=True), strict=True))
+    groups = {}
+    for node in nodes:
+        own = node.reads[-1] if node.buckets else None
+        groups[node.name] = len(set(node.buckets.assign(lengths[own]))) if own else groups[node.reads[0]]
+    assert {name: int(counter) for name, counter in counters.items()} == groups
+
+
+def counted(fn, counter):
+    def call(*args, **options):
+        counter.assign_add(1)
+        return fn(*args, **options)
+
+    return call
+
+
 @pytest.mark.parametrize("make", [encoder_bridge_decoder, chain_of_fields])
 def test_dag_infers_a_part_in_the_middle(make):
     nodes, _, layers, _ = make()

@@ -1,9 +1,12 @@
 """The README's examples run."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
-README = Path(__file__).parent.parent / "README.md"
+TESTS = Path(__file__).parent
+README = TESTS.parent / "README.md"
 
 
 def test_examples_run(capsys):
@@ -16,3 +19,22 @@ def test_examples_run(capsys):
     assert "[('decoder', 6), ('decoder', 12), ('encoder', 8), ('encoder', 16)]" in capsys.readouterr().out
     assert type(namespace["first_gradients"][0]).__name__ == "IndexedSlices"
     assert all(gradient is not None for gradient in namespace["last_gradients"])
+
+
+def test_every_test_of_the_table_exists():
+    """The tests that tests/README.md names, subjects of test_partition.py included, are collected."""
+    text = (TESTS / "README.md").read_text()
+    named = set(re.findall(r"`(test_\w+\.py(?:::[^`]+)?)`", text))
+    rows = re.findall(r"^\| [^|]+ \| ((?:`\w+`(?:, )?)+) \|", text, re.MULTILINE)
+    subjects = {subject for row in rows for subject in re.findall(r"`(\w+)`", row)}
+    assert len(named) > 30
+    assert len(subjects) > 40
+    files = sorted({name.partition("::")[0] for name in named} | {"test_partition.py"})
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-p", "no:xdist", *files]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=TESTS)
+    collected = {re.sub(r"^(tests/)?", "", line) for line in done.stdout.splitlines()}
+    collected |= {line.partition("[")[0] for line in collected} | {line.partition("::")[0] for line in collected}
+    assert named <= collected, named - collected
+    prefix = "test_partition.py::test_gradients_equal_those_of_the_joint_graph["
+    split = {line.removeprefix(prefix).rpartition("-")[0] for line in collected if line.startswith(prefix)}
+    assert subjects == split

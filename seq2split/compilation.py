@@ -1,0 +1,83 @@
+"""Functions that have been traced, called at the floor of what a call costs; XLA's programs among them.
+
+Internal to `tracing`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+
+class Compiled:
+    """A concrete function over a flat list of tensors.
+
+    `ConcreteFunction.__call__` takes 1.3 ms with 151 tensors (1.7 ms where XLA compiles it), the raw operation 0.16 ms
+    (0.29 ms). The raw operation alone passes by XLA: it looks at the attributes of the nodes that it finds in a
+    function, not at those of the function. So an XLA program is called from within another function.
+
+    Args:
+        concrete: The function; made with `jit_compile=True`, XLA compiles it when it is first called.
+        captured: The last tensors that it takes, which are the same in each call.
+        owner: Whose it is, for errors.
+    """
+
+    def __init__(self, concrete: Any, captured: list[tf.Tensor], owner: str = "a part"):
+        self._concrete = concrete  # the function lives as long as this object
+        self._dtypes = [tensor.dtype for tensor in concrete.outputs]
+        self._owner = owner
+        self.variables = concrete.trainable_variables
+        self.read = concrete.variables
+        """All variables that it reads or assigns."""
+        self.by_xla = concrete.function_def.attr["_XlaMustCompile"].b
+        """Whether XLA compiles it."""
+        self._called, self._captured = _within_another(concrete) if self.by_xla else (concrete, captured)
+        specs = concrete.inputs if self.by_xla else []
+        self._is_static = all(each.shape.is_fully_defined() for each in specs)
+        self._shapes: set[tuple] = set()
+
+    @property
+    def compilations(self) -> int:
+        """For how many shapes of its inputs XLA has compiled it."""
+        return len(self._shapes)
+
+    def __call__(self, flat: list[tf.Tensor]) -> list[tf.Tensor]:
+        if not tf.executing_eagerly():
+            raise RuntimeError(
+                "a part graph was called while another graph is being traced; part graphs are called eagerly: take the "
+                "call out of the surrounding tf.function"
+            )
+        with tf.init_scope():  # an outer gradient tape must not see the call
+            return self._counted(flat) if self.by_xla else self.within(flat)
+
+    def within(self, flat: list[tf.Tensor]) -> list[tf.Tensor]:
+        """Calls it from whatever is being traced."""
+        return tf.raw_ops.StatefulPartitionedCall(args=flat + self._captured, Tout=self._dtypes, f=self._called)
+
+    def _counted(self, flat: list[tf.Tensor]) -> list[tf.Tensor]:
+        try:
+            results = self.within(flat)
+        except tf.errors.OpError as error:
+            error.add_note(
+                f"in a program that XLA compiles for {self._owner}. If XLA can't compile it: loops need static shapes "
+                "and a static bound on their steps, tf.while_loop(..., maximum_iterations=n); or build the part "
+                "without jit_compile."
+            )
+            raise
+        self._shapes.add(() if self._is_static else tuple(tuple(tensor.shape) for tensor in flat))
+        return results
+
+
+def compiled(concrete: Any, owner: str) -> Compiled:
+    """A concrete function that takes what it captured as its last tensors."""
+    return Compiled(concrete, concrete.captured_inputs, owner)
+
+
+def _within_another(concrete: Any) -> tuple[Any, list[tf.Tensor]]:
+    """A function that calls a concrete function, and what it takes beside the inputs of that."""
+    count = len(concrete.inputs) - len(concrete.captured_inputs)
+    specs = [tf.TensorSpec(each.shape, each.dtype) for each in concrete.inputs[:count]]
+    with tf.init_scope():
+        outer = tf.function(lambda *flat: concrete(*flat), autograph=False).get_concrete_function(*specs)
+    return outer, outer.captured_inputs
