@@ -97,8 +97,8 @@ class Updater:
         total_steps: int,
         threads: int = 1,
     ):
-        own = {part: getattr(config, part, None) for part in variables}
-        configs = {"shared": config, **{part: each for part, each in own.items() if each}, **config.groups}
+        own = {part: each for part in variables if isinstance(each := getattr(config, part, None), OptimizerConfig)}
+        configs = {"shared": config, **own, **config.groups}
         self._clip_norm = clip_norm
         self._targets: list[_Target] = []
         self._places: dict[str, list[int]] = {}

@@ -349,6 +349,14 @@ def test_what_is_not_applied_counts_for_no_norm():
     assert float(everything(ones(variables), 1)) == 0
 
 
+def test_a_part_may_have_the_name_of_a_key():
+    variable = keras.Variable(np.ones(3, np.float32))
+    updater = Updater({"name": [variable]}, config(name="sgd", learning_rate=1.0), clip_norm=0.0, total_steps=1)
+    updater({"name": [tf.ones(3)]}, 1)
+    assert list(updater.optimizers) == ["shared"]
+    np.testing.assert_array_equal(variable, np.zeros(3))
+
+
 def test_a_variable_of_two_parts_moves_once_by_the_sum():
     """It belongs to the first part; what any part gives counts, sparse or dense."""
     shared, own = keras.Variable(np.ones([2, 1], np.float32)), keras.Variable(np.ones(1, np.float32))
