@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ class Progress(tf.Module):
     """How far a run is. Its numbers are variables, so that a checkpoint holds them.
 
     Attributes:
-        step: Training steps done.
+        step: Training steps done, each one update.
         epoch: The epoch of the next batch, from 0.
         index: That batch's number in the epoch, from 0.
         tokens: Real source and target positions trained on.
@@ -33,11 +35,12 @@ class Progress(tf.Module):
         self.seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False, name="seconds")
         self.best = tf.Variable(-math.inf, dtype=tf.float64, trainable=False, name="best")
 
-    def advance(self, batch: Batch, seconds: float) -> None:
-        """Notes that a batch was trained on."""
+    def advance(self, batches: Sequence[Batch], seconds: float) -> None:
+        """Notes an update, and the consecutive batches that it was made from."""
+        batch = batches[-1]
         last = batch.index + 1 == batch.epoch_batches
         self.step.assign_add(1)
-        self.tokens.assign_add(batch.tokens)
+        self.tokens.assign_add(sum(each.tokens for each in batches))
         self.seconds.assign_add(seconds)
         self.epoch.assign(batch.epoch + 1 if last else batch.epoch)
         self.index.assign(0 if last else batch.index + 1)
@@ -56,31 +59,39 @@ class Progress(tf.Module):
 
 
 class Checkpoints:
-    """The latest checkpoints of a run, and its best one.
+    """The latest checkpoints of a run, its best one, and an average.
 
     Args:
         latest: The directory of the latest two.
         best: The directory of the best.
+        average: The directory of an average, if there is one.
         progress: How far the run is.
         parts: The layers of the model, by name.
         optimizers: Its optimizers, by name.
+        moving: The variables of a moving average.
     """
 
     def __init__(
         self,
         latest: Path,
         best: Path,
+        average: Path,
         progress: Progress,
         parts: dict[str, keras.Layer],
         optimizers: dict[str, keras.optimizers.Optimizer],
+        moving: Sequence[tf.Variable] = (),
     ):
         self._progress = progress
         variables = {name: variables_of(layer) for name, layer in parts.items()}
         self._whole = tf.train.Checkpoint(
-            progress=progress, **variables, **{f"optimizer_{name}": one for name, one in optimizers.items()}
+            progress=progress,
+            moving=list(moving),
+            **variables,
+            **{f"optimizer_{name}": one for name, one in optimizers.items()},
         )
+        self._parts, self._average = tf.train.Checkpoint(**variables), average
         self._latest = tf.train.CheckpointManager(self._whole, str(latest), max_to_keep=2)
-        self._best = tf.train.CheckpointManager(tf.train.Checkpoint(**variables), str(best), max_to_keep=1)
+        self._best = tf.train.CheckpointManager(self._parts, str(best), max_to_keep=1)
 
     def restore(self) -> str:
         """Restores the latest checkpoint if there is one, and says where the run stands."""
@@ -99,6 +110,15 @@ class Checkpoints:
     def save_best(self) -> None:
         """Writes the parts as the best so far."""
         self._best.save(checkpoint_number=int(self._progress.step))
+
+    def save_average(self) -> None:
+        """Writes the parts as an average that is better than the best."""
+        manager = tf.train.CheckpointManager(self._parts, str(self._average), max_to_keep=1)
+        manager.save(checkpoint_number=int(self._progress.step))
+
+    def drop_average(self) -> None:
+        """Deletes the average, if there is one."""
+        shutil.rmtree(self._average, ignore_errors=True)
 
 
 def read_checkpoint(checkpoint: tf.train.Checkpoint, path: str) -> Any:

@@ -1,9 +1,10 @@
-"""The command line: `seq2split train`, `evaluate`, `translate` and `inspect`."""
+"""The command line: `seq2split train`, `evaluate`, `translate`, `attention`, `plot` and `inspect`."""
 
 from __future__ import annotations
 
 import argparse
 import gzip
+import math
 import os
 import sys
 import tempfile
@@ -11,8 +12,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from seq2split.buckets import OVERLONG_CHOICES
+
+if TYPE_CHECKING:
+    from seq2split.translation import Translation, Translator
+
+_BOOTSTRAP = 1000  # corpora resampled for the confidence of a score: half a second for 1,000 sentences
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # of the graph optimizer's warnings none helps a user
 
@@ -43,7 +50,7 @@ def _run(chosen: argparse.Namespace) -> int:
         sys.stdout.flush()
     except BrokenPipeError:  # who reads our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         return _fail(error, 2)
     except FloatingPointError as error:
         return _fail(error, 1)
@@ -90,13 +97,14 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--run", help="directory of the run (default: runs/NAME for NAME.toml)")
     _add_set(train)
 
-    evaluate = _command(commands, "evaluate", _evaluate, "translate a test set and print BLEU and chrF")
+    evaluate = _command(commands, "evaluate", _evaluate, "translate a test set and print BLEU and chrF, also by length")
     evaluate.add_argument("run", help="directory of a run")
     evaluate.add_argument("--source", required=True, help="source sentences, plain text or .gz")
     _add_source2(evaluate)
     evaluate.add_argument("--reference", required=True, help="their translations")
     evaluate.add_argument("--output", help="file for the translations, plain text or .gz")
     _add_overlong(evaluate)
+    _add_search(evaluate)
 
     translate = _command(commands, "translate", _translate, "translate sentences, one a line")
     translate.add_argument("run", help="directory of a run")
@@ -106,6 +114,27 @@ def _parser() -> argparse.ArgumentParser:
         "--output", default="-", help="file for the translations, plain text or .gz (default: stdout)"
     )
     _add_overlong(translate)
+    _add_search(translate)
+    translate.add_argument(
+        "--n-best",
+        type=int,
+        metavar="N",
+        help="the N best translations of each sentence, one a line: NUMBER ||| TRANSLATION, sentences numbered from 0",
+    )
+    translate.add_argument("--scores", action="store_true", help="end each line with ||| SCORE, the higher the better")
+
+    attention = _command(commands, "attention", _attention, "draw what the decoder reads for each target piece")
+    attention.add_argument("run", help="directory of a run")
+    attention.add_argument("--source", required=True, metavar="TEXT", help="a sentence")
+    attention.add_argument("--source2", metavar="TEXT", help="the same in the second source language")
+    attention.add_argument("--target", metavar="TEXT", help="its translation (default: the model's)")
+    attention.add_argument(
+        "--output", default="attention.png", help="picture, .png, .pdf or .svg (default: %(default)s)"
+    )
+
+    plot = _command(commands, "plot", _plot, "draw the learning curves of runs, to compare them")
+    plot.add_argument("runs", nargs="+", metavar="RUN", help="directory of a run")
+    plot.add_argument("--output", help="picture, .png, .pdf or .svg (default: curves.png in the first run's directory)")
 
     inspect = _command(commands, "inspect", _inspect, "show parts, buckets, part graphs and residual bytes")
     inspect.add_argument("run", metavar="RUN|CONFIG", help="directory of a run, or a configuration")
@@ -135,6 +164,19 @@ def _add_overlong(parser: argparse.ArgumentParser) -> None:
         choices=OVERLONG_CHOICES,
         help="what becomes of sentences longer than the last source bucket (default: data.overlong of the run)",
     )
+
+
+def _add_search(parser: argparse.ArgumentParser) -> None:
+    """One option for each key of [search]; what is not given stays `None`."""
+    for name, kind, text in (
+        ("beam", int, "hypotheses followed at once; 1 is greedy search"),
+        ("length-penalty", float, "power of the length that log-probabilities are divided by"),
+        ("coverage", float, "weight of the penalty on source pieces without attention"),
+        ("min-length-ratio", float, "fewest pieces of a translation, as a multiple of its source's"),
+        ("max-length-ratio", float, "most pieces of a translation, likewise; 0 is no bound"),
+    ):
+        key = name.replace("-", "_")
+        parser.add_argument(f"--{name}", type=kind, metavar="N", help=f"{text} (default: search.{key} of the run)")
 
 
 def _train(chosen: argparse.Namespace) -> None:
@@ -167,18 +209,21 @@ def _configuration(path: str | None) -> Iterator[str]:
 
 
 def _evaluate(chosen: argparse.Namespace) -> None:
-    from seq2split.evaluation import score
+    from seq2split.evaluation import score, score_by_length
     from seq2split.text import read_parallel
 
     _check_output(chosen.output)
     files = {"source": chosen.source, "source2": chosen.source2, "reference": chosen.reference}
     lines = read_parallel({side: [file] for side, file in files.items() if file})
     reference = lines.pop("reference")
-    translations = _run_translator(chosen, *lines.values())
+    translator = _load_translator(chosen)
+    translations = [best[0].text for best in _run_translator(translator, chosen, 1, *lines.values())]
     if chosen.output:
         _write_lines(chosen.output, translations)
-    for result in score(translations, reference):
+    for result in score(translations, reference, _BOOTSTRAP):
         print(f"{result.text}\n  {result.signature}")
+    lengths = [len(row) for row in translator.vocabularies["source"].encode(lines["source"])]
+    print(f"\n{score_by_length(translations, reference, lengths, translator.buckets['source'])}")
 
 
 def _translate(chosen: argparse.Namespace) -> None:
@@ -187,15 +232,23 @@ def _translate(chosen: argparse.Namespace) -> None:
     _check_output(chosen.output)
     source = split_lines(sys.stdin.buffer.read(), "standard input") if chosen.input == "-" else read_lines(chosen.input)
     sources = [source, read_lines(chosen.source2)] if chosen.source2 else [source]
-    translations = _run_translator(chosen, *sources)
+    count = 1 if chosen.n_best is None else chosen.n_best
+    found = _run_translator(_load_translator(chosen), chosen, count, *sources)
+    lines = [_line(chosen, number, each) for number, best in enumerate(found) for each in best]
     if chosen.output == "-":
-        sys.stdout.writelines(line + "\n" for line in translations)
+        sys.stdout.writelines(line + "\n" for line in lines)
     else:
-        _write_lines(chosen.output, translations)
+        _write_lines(chosen.output, lines)
 
 
-def _run_translator(chosen: argparse.Namespace, *sources: list[str]) -> list[str]:
-    from seq2split.buckets import OverlongError
+def _line(chosen: argparse.Namespace, number: int, translation: Translation) -> str:
+    """A translation as Moses writes it: its sentence's number and its score around it, where they are asked for."""
+    before = [] if chosen.n_best is None else [str(number)]
+    after = [f"{translation.score:.6f}"] if chosen.scores else []
+    return " ||| ".join([*before, translation.text, *after])
+
+
+def _load_translator(chosen: argparse.Namespace) -> Translator:
     from seq2split.threads import use_cores
     from seq2split.translation import Translator
 
@@ -203,9 +256,26 @@ def _run_translator(chosen: argparse.Namespace, *sources: list[str]) -> list[str
     if bool(chosen.source2) != (len(translator.encoders) > 1):
         mend = "leave --source2 out" if chosen.source2 else "give the sentences of its second language with --source2"
         raise ValueError(f"{chosen.run} translates from {len(translator.encoders)} source languages: {mend}")
+    return translator
+
+
+def _run_translator(
+    translator: Translator, chosen: argparse.Namespace, count: int, *sources: list[str]
+) -> list[list[Translation]]:
+    """The best translations of each sentence; an empty one of a sentence that was skipped."""
+    from dataclasses import fields, replace
+
+    from seq2split.buckets import OverlongError
+    from seq2split.translation import Translation
+
+    settings = translator.config.search
+    given = {each.name: getattr(chosen, each.name) for each in fields(settings)}
+    settings = replace(settings, **{name: value for name, value in given.items() if value is not None})
     overlong = chosen.overlong or translator.config.data.overlong
     try:
-        translations, admission = translator.translate(*sources, overlong=overlong, progress=sys.stderr.isatty())
+        found, admission = translator.n_best(
+            count, *sources, overlong=overlong, progress=sys.stderr.isatty(), settings=settings
+        )
     except OverlongError as error:
         error.add_note("To translate nevertheless give --overlong truncate or --overlong skip.")
         raise
@@ -215,7 +285,7 @@ def _run_translator(chosen: argparse.Namespace, *sources: list[str]) -> list[str
             "were skipped (their translations are empty): they are longer than the last source bucket",
             file=sys.stderr,
         )
-    return translations
+    return [best or [Translation("", -math.inf)] for best in found]
 
 
 def _check_output(path: str | None) -> None:
@@ -229,6 +299,33 @@ def _write_lines(path: str, lines: list[str]) -> None:
 
     data = "".join(line + "\n" for line in lines).encode()
     write_atomically(Path(path), gzip.compress(data) if path.endswith(".gz") else data)
+
+
+def _attention(chosen: argparse.Namespace) -> None:
+    from seq2split.alignment import align
+    from seq2split.plots import check_matplotlib, plot_alignment
+
+    check_matplotlib()
+    _check_output(chosen.output)
+    sources = [chosen.source, chosen.source2] if chosen.source2 else [chosen.source]
+    alignment = align(_load_translator(chosen), sources, chosen.target)
+    plot_alignment(alignment, Path(chosen.output))
+    print(chosen.output)
+
+
+def _plot(chosen: argparse.Namespace) -> None:
+    from seq2split.history import read_history
+    from seq2split.plots import plot_curves
+    from seq2split.run import RunDirectory
+
+    _check_output(chosen.output)
+    paths = [RunDirectory(run).history for run in dict.fromkeys(chosen.runs)]
+    names = [path.parent.resolve().name for path in paths]
+    if len(set(names)) < len(names):
+        names = [str(path.parent) for path in paths]
+    output = Path(chosen.output) if chosen.output else paths[0].with_name("curves.png")
+    plot_curves({name: read_history(path) for name, path in zip(names, paths, strict=True)}, output)
+    print(output)
 
 
 def _inspect(chosen: argparse.Namespace) -> None:

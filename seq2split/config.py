@@ -32,6 +32,7 @@ __all__ = [
     "DataConfig",
     "ModelConfig",
     "OptimizerConfig",
+    "SearchConfig",
     "TrainingConfig",
     "VocabularyConfig",
     "differences",
@@ -138,17 +139,25 @@ class BatchesConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The recurrent encoder and decoder with attention, and what regularizes them."""
+    """The encoder and decoder, recurrent or Transformers, and what regularizes them."""
 
-    cell: Literal["lstm", "gru"] = "lstm"
+    architecture: Literal["recurrent", "transformer"] = "recurrent"
     embedding: Count = 256
     units: Count = 256
     encoder_layers: Count = 1
     decoder_layers: Count = 1
+    cell: Literal["lstm", "gru"] = "lstm"
     bidirectional: bool = True
     attention: Literal["luong", "bahdanau"] = "luong"
+    heads: Count = 4
+    feedforward: Count = 1024
+    norm: Literal["pre", "post"] = "pre"
+    positions: Literal["sinusoidal", "learned"] = "sinusoidal"
     dropout: Share = 0.3
+    attention_dropout: Share = 0.0
+    activation_dropout: Share = 0.0
     tied_embeddings: bool = False
+    shared_embeddings: bool = False
     label_smoothing: Share = 0.1
 
 
@@ -180,17 +189,32 @@ Groups = dict[str, OptimizerConfig]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """How long to train, and how often to look: every `..._every` and `steps` count training steps."""
+    """How long to train, and how often to look: `steps` and every `..._every` count training steps, that is updates."""
 
     steps: Count = 10000
+    accumulate: Count = 1
     clip_norm: PositiveOrZero = 1.0
     validate_every: Count = 500
     checkpoint_every: Count = 250
     log_every: Count = 20
     patience: CountOrZero = 5
     criterion: Literal["bleu", "loss"] = "bleu"
+    average: CountOrZero = 0
+    average_of: Literal["last", "best"] = "best"
+    ema: Share = 0.0
     samples: CountOrZero = 3
     build_ahead: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """How translations are searched for: see `search.BeamSearch`. The ratios are to source pieces, 0 for no bound."""
+
+    beam: Count = 5
+    length_penalty: PositiveOrZero = 1.0
+    coverage: PositiveOrZero = 0.0
+    min_length_ratio: PositiveOrZero = 0.0
+    max_length_ratio: PositiveOrZero = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,6 +237,7 @@ class Config:
     model: ModelConfig = ModelConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
+    search: SearchConfig = SearchConfig()
 
     @property
     def sides(self) -> tuple[str, ...]:
@@ -267,6 +292,26 @@ _RULES = (
         ("model.tied_embeddings", "model.embedding", "model.units"),
         lambda tied, embedding, units: not tied or embedding == units,
         "embedding equal to units: tied, the target embedding is the output projection; or set tied_embeddings = false",
+    ),
+    _Rule(
+        ("model.architecture", "model.embedding", "model.units"),
+        lambda architecture, embedding, units: architecture != "transformer" or embedding == units,
+        "embedding equal to units: a Transformer adds its layers' outputs to the embeddings",
+    ),
+    _Rule(
+        ("model.architecture", "model.units", "model.heads"),
+        lambda architecture, units, heads: architecture != "transformer" or units % heads == 0,
+        "units that can be divided among the heads",
+    ),
+    _Rule(
+        ("model.shared_embeddings", "vocabulary.joint"),
+        lambda shared, joint: joint or not shared,
+        "a joint vocabulary where the sides share their embeddings; or set shared_embeddings = false",
+    ),
+    _Rule(
+        ("search.min_length_ratio", "search.max_length_ratio"),
+        lambda least, most: not most or least <= most,
+        "no minimum above the maximum: lower min_length_ratio, or set max_length_ratio = 0 for no maximum",
     ),
 )
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import tensorflow as tf
 from tqdm import tqdm
 
 from seq2split.model import Node, SplitModel
+from seq2split.tables import table
 
 _KINDS = {"computed": ("computed",), "random": ("random",), "at hand": ("input", "output", "variable", "alias")}
 
@@ -31,8 +32,8 @@ def inspect_model(model: SplitModel, tokens: int, progress: bool = True) -> str:
     carried = ("part", "bucket", "rows", "residuals", *(f"{kinds} MiB" for kinds in _KINDS))
     return "\n\n".join(
         (
-            _table(("part", "reads", "variables", "parameters", "buckets"), parts),
-            _table(carried, graphs),
+            table(("part", "reads", "variables", "parameters", "buckets"), parts),
+            table(carried, graphs),
             f"{len(graphs)} part graphs. Residuals are what a forward hands to its backward. What it computed, or drew "
             "at random, takes memory; inputs, outputs, variables and other views of these are at hand and take none. "
             "The last part runs both passes in one graph and carries none.",
@@ -62,10 +63,3 @@ def _with_rows(spec: tf.TensorSpec, rows: int) -> tf.TensorSpec:
 
 def _mebibytes(sizes: Sequence[int | None]) -> str:
     return "unknown" if None in sizes else f"{sum(sizes) / 2**20:.2f}"
-
-
-def _table(titles: Sequence[str], rows: Iterable[Sequence]) -> str:
-    cells = [[str(cell) for cell in row] for row in (titles, *rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
-    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])

@@ -6,6 +6,7 @@ import math
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 from tqdm import tqdm
 
@@ -29,25 +30,25 @@ class Meter:
         self._sums: Counter[str] = Counter()
         self._last = time.perf_counter()
 
-    def count(self, batch: Batch, loss: float, nll: float) -> float:
+    def count(self, batches: Sequence[Batch], loss: float, nll: float) -> float:
         """Notes a step.
 
         Args:
-            batch: What it trained on.
+            batches: What it trained on.
             loss: The training loss of a target position, on average.
             nll: The negative log-likelihood of a target position in nats, on average.
 
         Returns:
             The seconds that it took.
         """
-        seconds = self._lap()
+        seconds, targets = self._lap(), sum(batch.targets for batch in batches)
         self._sums.update(
             seconds=seconds,
-            loss=loss * batch.targets,
-            nll=nll * batch.targets,
-            targets=batch.targets,
-            tokens=batch.tokens,
-            positions=batch.positions(self._buckets),
+            loss=loss * targets,
+            nll=nll * targets,
+            targets=targets,
+            tokens=sum(batch.tokens for batch in batches),
+            positions=sum(batch.positions(self._buckets) for batch in batches),
         )
         figures = self._figures()
         self._bar.set_postfix_str(
@@ -84,6 +85,7 @@ class Meter:
         sums = self._sums
         return {
             "loss": sums["loss"] / sums["targets"],
+            "nll": sums["nll"] / sums["targets"],
             "perplexity": math.exp(min(50.0, sums["nll"] / sums["targets"])),
             "tokens_per_second": sums["tokens"] / sums["seconds"],
             "padding": 1.0 - sums["tokens"] / sums["positions"],

@@ -122,6 +122,11 @@ class Updater:
         ]
 
     @property
+    def variables(self) -> list:
+        """Those of all parts, each once."""
+        return [target.variable for target in self._targets]
+
+    @property
     def learning_rates(self) -> dict[str, float]:
         """That of each optimizer now."""
         return {owner: float(optimizer.learning_rate) for owner, optimizer in self.optimizers.items()}

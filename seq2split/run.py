@@ -17,7 +17,7 @@ from seq2split.files import write_atomically
 from seq2split.text import Vocabulary
 
 _MAY_CHANGE = re.compile(
-    r"training\.(?!criterion$)"  # the best figure so far is measured in it
+    r"search\.|training\.(?!criterion$|ema$)"  # the best figure is measured in the one, and the other has a past
     r"|optimizer\.((encoder2?|decoder|groups\..+)\.)?"
     r"(learning_rate|schedule|warmup_steps|weight_decay|frozen|first_step|last_step|every)$"
 )
@@ -33,12 +33,19 @@ class RunDirectory:
         path: The directory.
         latest: The directory of the latest checkpoints.
         best: The directory of the best one.
+        candidates: The directory of validated models that are kept to be averaged.
+        average: The directory of their average, if it is better than the best one.
         events: The directory of TensorBoard's event files.
+        sessions: The file of the sessions that made it, of which `sessions` tells.
+        history: The file of what was measured, of which `history` tells.
     """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.latest, self.best, self.events = (self.path / name for name in ("checkpoints", "best", "events"))
+        self.candidates, self.average = self.path / "candidates", self.path / "average"
+        self.sessions = self.path / "run.json"
+        self.history = self.path / "history.jsonl"
         self._config, self._buckets = self.path / "config.toml", self.path / "buckets.json"
 
     def config(self) -> Config:

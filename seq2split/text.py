@@ -238,6 +238,10 @@ class Vocabulary:
         rows = [self._plain_ids(row, number) for number, row in enumerate(rows)]
         return self._processor.decode(rows) if rows else []  # SentencePiece decodes an empty list to ''
 
+    def pieces(self, row: Sequence[int]) -> list[str]:
+        """The pieces of a row of ids as text, as SentencePiece writes them: `▁` stands for a space."""
+        return [self._processor.id_to_piece(int(each)) for each in row]
+
     def _plain_ids(self, row: Sequence[int], number: int) -> list[int]:
         """The ids of `row` up to its first eos, without bos and padding."""
         ids = np.asarray(row)

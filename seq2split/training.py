@@ -7,21 +7,26 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 import tensorflow as tf
 from tqdm import tqdm
 
+from seq2split.accumulation import loss_and_gradients
+from seq2split.averaging import Candidates, MovingAverage, preserved
 from seq2split.batching import BatchPlan, ParallelCorpus, stream
 from seq2split.checkpoints import Checkpoints, Progress
 from seq2split.config import Config
+from seq2split.history import History
 from seq2split.meter import Meter
 from seq2split.optimization import Updater
 from seq2split.run import RunDirectory, admit_corpus
+from seq2split.sessions import add_session
 from seq2split.summaries import SummaryWriter
 from seq2split.text import read_parallel
 from seq2split.translation import Translator
-from seq2split.validation import Validation
+from seq2split.validation import Result, Validation
 
 
 class Interrupted(Exception):  # noqa: N818 it is no error
@@ -62,9 +67,11 @@ class Trainer:
             total_steps=self._settings.steps,
             threads=threads,
         )
-        self.progress = Progress()
+        self.progress, layers = Progress(), self.translator.layers
+        self._moving = MovingAverage(self._updater.variables, self._settings.ema)
+        self._candidates = Candidates(run.candidates, layers, self._settings.average, self._settings.average_of)
         self._checkpoints = Checkpoints(
-            run.latest, run.best, self.progress, self.translator.layers, self._updater.optimizers
+            run.latest, run.best, run.average, self.progress, layers, self._updater.optimizers, self._moving.values
         )
         self._plan = BatchPlan(
             self._corpus,
@@ -74,7 +81,7 @@ class Trainer:
             row_multiple=config.batches.row_multiple,
             seed=config.seed,
         )
-        self._summaries = SummaryWriter(run.events)
+        self._summaries, self._history, self._sessions = SummaryWriter(run.events), History(run.history), run.sessions
 
     def train(self) -> None:
         """Trains to the last step, or until the validations stop improving.
@@ -85,29 +92,46 @@ class Trainer:
         """
         progress, settings = self.progress, self._settings
         say(self._checkpoints.restore())
+        self._add_session()
+        self._history.rewind(int(progress.step))
+        self._candidates.rewind(int(progress.step))
+        if not self._finished():
+            self._checkpoints.drop_average()  # it was that of a shorter training
         if settings.build_ahead:
             self._model.build()
         batches = stream(self._corpus, self._plan, int(progress.epoch), int(progress.index))
+        groups = iter(lambda: list(islice(batches, settings.accumulate)), [])
         with _asked_to_stop() as asked, Meter(self.translator.buckets, int(progress.step), settings.steps) as meter:
             while not self._finished():
-                batch, rates, step = next(batches), self._updater.learning_rates, int(progress.step) + 1
-                (loss, nll), gradients = self._model.loss_and_gradients(batch.fields, self._updater.frozen(step))
+                group, rates, step = next(groups), self._updater.learning_rates, int(progress.step) + 1
+                (loss, nll), gradients = loss_and_gradients(self._model, group, self._updater.frozen(step))
                 self._check_finite(loss, self._updater(gradients, step))
-                progress.advance(batch, meter.count(batch, float(loss), float(nll)))
+                self._moving.update(step)
+                progress.advance(group, meter.count(group, float(loss), float(nll)))
                 if progress.step % settings.log_every == 0:
-                    self._summaries.scalars(step, **meter.window(), **_named(rates))
+                    self._note(**meter.window(), **_named(rates))
                 if progress.step % settings.validate_every == 0 or progress.step == settings.steps:
-                    self._validate()
+                    with self._moving.applied():
+                        self._validate()
                     progress.seconds.assign_add(meter.skip())
                 if progress.step % settings.checkpoint_every == 0 or self._finished() or asked:
                     self._checkpoints.save()
                 if asked and not self._finished():
                     raise Interrupted(f"stopped after step {int(progress.step)}; start it again to resume")
         say(self._outcome())
+        if settings.average:
+            self._try_average()
 
     def samples(self, translator: Translator) -> str:
         """Translations of the first validation sentences, as many as the configuration shows."""
         return self._validation.samples(translator, self._settings.samples)
+
+    def _add_session(self) -> None:
+        """Records what goes on with the run from here."""
+        translator = self.translator
+        add_session(
+            self._sessions, step=int(self.progress.step), seed=translator.config.seed, threads=translator.threads
+        )
 
     def _finished(self) -> bool:
         patience = self._settings.patience
@@ -116,17 +140,41 @@ class Trainer:
     def _validate(self) -> None:
         """Scores the validation corpus, shows samples, and keeps the model if it is the best so far."""
         step, result = int(self.progress.step), self._validation.run()
-        better = self.progress.judge(result.bleu if self._settings.criterion == "bleu" else -result.loss)
+        better = self.progress.judge(self._figure(result))
         if better:
             self._checkpoints.save_best()
+        self._candidates.add(step, self._figure(result))
         say(f"step {step}: validation {result}{', the best so far' if better else ''}")
         if self._settings.samples:
             samples = self.samples(self.translator)
             say(samples)
             self._summaries.text(step, "samples", samples.replace("\n", "  \n"))
-        self._summaries.scalars(
-            step, validation_loss=result.loss, validation_perplexity=result.perplexity, validation_bleu=result.bleu
-        )
+        self._note(validation_loss=result.loss, validation_perplexity=result.perplexity, validation_bleu=result.bleu)
+
+    def _note(self, **figures: float) -> None:
+        """Writes figures of the last step to the history and for TensorBoard."""
+        step, seconds, tokens = int(self.progress.step), float(self.progress.seconds), int(self.progress.tokens)
+        self._history.add(step=step, seconds=round(seconds, 3), tokens=tokens, **figures)
+        self._summaries.scalars(step, **figures)
+
+    def _try_average(self) -> None:
+        """Validates the average of the kept models, and makes it the model of the run if no single one was as good."""
+        steps = self._candidates.steps
+        self._checkpoints.drop_average()
+        if len(steps) < 2:
+            return
+        with preserved(self._candidates.variables):
+            self._candidates.read_average()
+            result = self._validation.run()
+            better = self._figure(result) > self.progress.best
+            if better:
+                self._checkpoints.save_average()
+        verdict = "better than the best: it is the model of this run" if better else "no better than the best"
+        say(f"average of the models of steps {', '.join(map(str, steps))}: validation {result}, {verdict}")
+
+    def _figure(self, result: Result) -> float:
+        """What validations are compared by; higher is better."""
+        return result.bleu if self._settings.criterion == "bleu" else -result.loss
 
     def _check_finite(self, loss: tf.Tensor, norm: tf.Tensor) -> None:
         if not (math.isfinite(float(norm)) and math.isfinite(float(loss))):

@@ -5,25 +5,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from seq2split.architectures import make_layers
 from seq2split.batching import ParallelCorpus
 from seq2split.buckets import Admission, Buckets, pad_rows
 from seq2split.carry import Sequences
 from seq2split.checkpoints import read_checkpoint, variables_of
-from seq2split.config import Config
+from seq2split.config import Config, SearchConfig
 from seq2split.model import Node, SplitModel
-from seq2split.models import Decoder, Encoder
 from seq2split.partition import Part
 from seq2split.run import RunDirectory, admit
-from seq2split.search import GreedySearch
+from seq2split.search import BeamSearch, Hypothesis, check
 from seq2split.text import Vocabulary
 
 ROWS = 128  # sentences searched together
+
+
+class Translation(NamedTuple):
+    """A translation and what translations of the same sentence are ranked by; see `search`."""
+
+    text: str
+    score: float
 
 
 class Translator:
@@ -45,7 +53,7 @@ class Translator:
         self, config: Config, vocabularies: dict[str, Vocabulary], buckets: dict[str, Buckets], threads: int = 1
     ):
         self.config, self.vocabularies, self.buckets = config, vocabularies, buckets
-        self.encoders, self.decoder = _layers(config, vocabularies)
+        self.encoders, self.decoder = make_layers(config, vocabularies, buckets)
         names = [encoder.name for encoder in self.encoders.values()]
         self.model = SplitModel(
             [
@@ -57,7 +65,7 @@ class Translator:
         )
         self.threads = threads
         limit = buckets["target"].boundaries[-1]
-        self._search = GreedySearch(self.model, names, self.decoder, eos=vocabularies["target"].eos, limit=limit)
+        self._search = BeamSearch(self.model, names, self.decoder, eos=vocabularies["target"].eos, limit=limit)
 
     @property
     def layers(self) -> dict[str, keras.Layer]:
@@ -66,7 +74,10 @@ class Translator:
 
     @classmethod
     def load(cls, path: str | Path, threads: int = 1) -> Translator:
-        """Loads the model of a run directory: the best by its validations, or the latest if there was none yet.
+        """Loads the model of a run directory.
+
+        That is the average of validated models if it is better than each of them; or else the best of them; or the
+        latest, if none was validated yet.
 
         Args:
             path: The directory.
@@ -80,7 +91,8 @@ class Translator:
         """
         run = RunDirectory(path)
         config = run.config()
-        checkpoint = tf.train.latest_checkpoint(run.best) or tf.train.latest_checkpoint(run.latest)
+        found = map(tf.train.latest_checkpoint, (run.average, run.best, run.latest))
+        checkpoint = next(filter(None, found), None)
         if checkpoint is None:
             raise ValueError(f"{path} holds no checkpoint yet; one is written every training.checkpoint_every steps.")
         translator = cls(config, run.vocabularies(config), run.buckets(config), threads)
@@ -93,7 +105,11 @@ class Translator:
         read_checkpoint(tf.train.Checkpoint(**parts), checkpoint).expect_partial()
 
     def translate(
-        self, *sources: Sequence[str], overlong: str = "error", progress: bool = False
+        self,
+        *sources: Sequence[str],
+        overlong: str = "error",
+        progress: bool = False,
+        settings: SearchConfig | None = None,
     ) -> tuple[list[str], Admission]:
         """Translates sentences.
 
@@ -102,29 +118,65 @@ class Translator:
             overlong: What becomes of those with more pieces than the last source bucket: `error`, `truncate`, or
                 `skip`, which leaves their translation empty.
             progress: Whether to show a bar.
+            settings: How to search; by default as the configuration says.
 
         Returns:
             Their translations in order, and how many sentences were truncated and skipped.
 
         Raises:
             OverlongError: A sentence is too long and `overlong` is `error`.
-            ValueError: There are not as many sources as the model has, or they differ in length.
+            ValueError: There are not as many sources as the model has, or they differ in length; or as of
+                `BeamSearch`.
         """
+        found, admission = self.n_best(1, *sources, overlong=overlong, progress=progress, settings=settings)
+        return [translations[0].text if translations else "" for translations in found], admission
+
+    def n_best(
+        self,
+        count: int,
+        *sources: Sequence[str],
+        overlong: str = "error",
+        progress: bool = False,
+        settings: SearchConfig | None = None,
+    ) -> tuple[list[list[Translation]], Admission]:
+        """Translates sentences in several ways.
+
+        Args:
+            count: The most translations of a sentence, at most the beam. They differ in their pieces; that may be the
+                same text cut in two ways.
+            *sources: As of `translate`.
+            overlong: As of `translate`; a sentence that is skipped has no translations.
+            progress: As of `translate`.
+            settings: As of `translate`.
+
+        Returns:
+            The translations of each sentence with their scores, the best first; and as of `translate`.
+
+        Raises:
+            OverlongError: As of `translate`.
+            ValueError: As of `translate`.
+        """
+        settings = settings or self.config.search
+        check(settings, count)
         corpus = self._encode(sources)
         stay, admission = admit(corpus, self.buckets, overlong, "sentences to translate")
         order = np.argsort(-admission.lengths, kind="stable")
-        pieces: list[np.ndarray] = [np.zeros([0], np.int32)] * len(corpus)
+        results: list[list[Hypothesis]] = [[] for _ in range(len(corpus))]
         chunks = [order[start : start + ROWS] for start in range(0, len(order), ROWS)]
         with (
             ThreadPoolExecutor(self.threads) as pool,
             tqdm(total=len(order), desc="translating", unit="sentence", disable=not progress) as bar,
         ):
-            found = pool.map(lambda chunk: self._search(_padded(stay, chunk)), chunks)
-            for chunk, results in zip(chunks, found, strict=True):
-                for at, result in zip(admission.kept[chunk], results, strict=True):
-                    pieces[at] = result
+            found = pool.map(lambda chunk: self._search(_padded(stay, chunk), settings, count), chunks)
+            for chunk, each in zip(chunks, found, strict=True):
+                for at, hypotheses in zip(admission.kept[chunk], each, strict=True):
+                    results[at] = hypotheses
                 bar.update(len(chunk))
-        return self.vocabularies["target"].decode(pieces), admission
+        return [self._texts(hypotheses) for hypotheses in results], admission
+
+    def _texts(self, hypotheses: list[Hypothesis]) -> list[Translation]:
+        texts = self.vocabularies["target"].decode([each.pieces for each in hypotheses])
+        return [Translation(text, each.score) for text, each in zip(texts, hypotheses, strict=True)]
 
     def _encode(self, sources: Sequence[Sequence[str]]) -> ParallelCorpus:
         counts = [len(lines) for lines in sources]
@@ -144,41 +196,3 @@ def _padded(corpus: ParallelCorpus, chunk: np.ndarray) -> dict[str, Sequences]:
         lengths = np.array([len(rows[at]) for at in chunk], np.int32)
         fields[side] = Sequences(pad_rows([rows[at] for at in chunk], int(lengths.max())), lengths)
     return fields
-
-
-def _layers(config: Config, vocabularies: dict[str, Vocabulary]) -> tuple[dict[str, Encoder], Decoder]:
-    """The encoder of each source side, and the decoder."""
-    settings, sources = config.model, config.sides[:-1]
-    keras.utils.set_random_seed(config.seed)
-    encoders = {
-        side: Encoder(
-            vocabularies[side].size,
-            settings.embedding,
-            settings.units,
-            settings.encoder_layers,
-            cell=settings.cell,
-            bidirectional=settings.bidirectional,
-            dropout=settings.dropout,
-            seed=config.seed + 2000 * at,
-            dtype=config.precision,
-            name=side.replace("source", "encoder"),
-        )
-        for at, side in enumerate(sources)
-    }
-    decoder = Decoder(
-        vocabularies["target"].size,
-        [settings.units] * len(sources),
-        vocabularies["target"].bos,
-        settings.embedding,
-        settings.units,
-        settings.decoder_layers,
-        cell=settings.cell,
-        attention=settings.attention,
-        dropout=settings.dropout,
-        tied_embeddings=settings.tied_embeddings,
-        label_smoothing=settings.label_smoothing,
-        seed=config.seed + 1000,
-        dtype=config.precision,
-        name="decoder",
-    )
-    return encoders, decoder

@@ -14,10 +14,13 @@ import pytest
 import sacrebleu
 from corpora import SETTINGS, command, environment, seq2split, write_experiment
 
+from seq2split import plots
 from seq2split.cli import main
-from seq2split.config import load
+from seq2split.config import SearchConfig, load
 from seq2split.files import write_atomically
+from seq2split.sessions import read_sessions
 from seq2split.text import read_lines
+from seq2split.translation import Translator
 
 LINES = ["a b c", "", "h g", "d"]
 AS_TRAINED = ["--set", "training.steps=6", "--set", "training.samples=2", "--set", "model.dropout=0.0"]
@@ -69,6 +72,9 @@ def test_train(trained):
     assert done.stdout.endswith(f"\nTry:  echo ... | seq2split translate {run.relative_to(run.parent.parent)}\n")
     config = load(run / "config.toml")
     assert (config.training.steps, config.training.samples) == (6, 2), "what --set gave"
+    (session,) = read_sessions(run / "run.json")
+    assert (session["step"], session["seed"]) == (0, 3)
+    assert session["command"].endswith("train tiny.toml " + " ".join(AS_TRAINED))
 
 
 def test_train_says_nothing_of_tensorflows(trained):
@@ -91,6 +97,61 @@ def test_translate_standard_input_to_output(translated):
     assert translated.stderr == ""
 
 
+def test_n_best_and_scores(run, translated, tmp_path, capsys):
+    """As Moses writes them: the sentence's number, a translation, its score."""
+    (tmp_path / "in").write_text("".join(line + "\n" for line in LINES))
+    arguments = ["translate", str(run), "--input", str(tmp_path / "in")]
+    assert main([*arguments, "--n-best", "3", "--scores"]) == 0
+    rows = [line.split(" ||| ") for line in capsys.readouterr().out.splitlines()]
+    assert [row[0] for row in rows] == [str(number) for number in range(len(LINES)) for _ in range(3)]
+    assert [text for _, text, _ in rows[::3]] == translated.stdout.splitlines()
+    for start in range(0, len(rows), 3):
+        scores = [float(score) for _, _, score in rows[start : start + 3]]
+        assert scores == sorted(scores, reverse=True)
+        assert scores[0] < 0
+    assert main([*arguments, "--scores"]) == 0
+    assert capsys.readouterr().out.splitlines() == [f"{text} ||| {score}" for _, text, score in rows[::3]]
+    assert main([*arguments, "--n-best", "1"]) == 0
+    assert capsys.readouterr().out.splitlines() == [f"{number} ||| {text}" for number, text, _ in rows[::3]]
+
+
+def test_search_options(run, experiment, tmp_path, capsys):
+    """They override the run's [search], in both commands."""
+    source, reference = experiment.parent / "train.source", experiment.parent / "train.target"
+    options = ["--beam", "2", "--length-penalty", "0.3", "--coverage", "0.2", "--min-length-ratio", "1"]
+    options += ["--max-length-ratio", "1"]
+    arguments = ["evaluate", run, "--source", source, "--reference", reference, "--output", tmp_path / "out", *options]
+    assert main([*map(str, arguments)]) == 0
+    capsys.readouterr()
+    assert main([*map(str, ["translate", run, "--input", source, *options])]) == 0
+    assert capsys.readouterr().out == (tmp_path / "out").read_text()
+    settings = SearchConfig(beam=2, length_penalty=0.3, coverage=0.2, min_length_ratio=1.0, max_length_ratio=1.0)
+    translator = Translator.load(run)
+    expected, _ = translator.translate(read_lines(source), settings=settings)
+    assert read_lines(tmp_path / "out") == expected
+    assert expected != translator.translate(read_lines(source))[0]
+
+
+def test_skipped_sentences_have_a_line(run, tmp_path, capsys):
+    (tmp_path / "in").write_text("a b c d e f g h\nc\n")
+    arguments = ["translate", run, "--input", tmp_path / "in", "--overlong", "skip", "--n-best", "2", "--scores"]
+    assert main([*map(str, arguments)]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "0 |||  ||| -inf"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--beam", "0"], "a beam of 0 follows nothing; expected at least 1"),
+        (["--beam", "2", "--n-best", "3"], "3 translations of a sentence were asked for, of a beam of 2"),
+        (["--min-length-ratio", "2", "--max-length-ratio", "1"], "min_length_ratio is 2.0, above a max_length_ratio"),
+    ],
+)
+def test_wrong_search_options(run, tmp_path, capsys, options, expected):
+    (tmp_path / "in").write_text("a\n")
+    assert expected in fails(capsys, "translate", run, "--input", tmp_path / "in", *options)
+
+
 def test_translate_files(run, translated, tmp_path):
     (tmp_path / "in.gz").write_bytes(gzip.compress("\r\n".join(LINES).encode()))
     assert main(["translate", str(run), "--input", str(tmp_path / "in.gz"), "--output", str(tmp_path / "out")]) == 0
@@ -105,18 +166,22 @@ def test_translate_nothing(run, tmp_path, capsys):
 
 
 def test_evaluate(run, experiment, tmp_path, capsys):
-    """The scores are sacreBLEU's of the translations that it writes."""
+    """The scores are sacreBLEU's of the translations that it writes, with the confidence of its bootstrap."""
     source, reference = experiment.parent / "train.source", experiment.parent / "train.target"
     arguments = ["evaluate", run, "--source", source, "--reference", reference, "--output", tmp_path / "out"]
-    assert main([*map(str, arguments)]) == 0
+    assert main([*map(str, arguments), "--beam", "1"]) == 0  # of so short a training a beam finds empty sentences
     out = capsys.readouterr().out
     hypotheses, references = ((path.read_text().splitlines()) for path in (tmp_path / "out", reference))
     lines = out.splitlines()
-    assert lines[0] == sacrebleu.corpus_bleu(hypotheses, [references]).format()
-    assert lines[2] == sacrebleu.corpus_chrf(hypotheses, [references]).format()
-    assert re.match(r"  nrefs:1\|.*tok:13a.*version:", lines[1])
-    assert re.match(r"  nrefs:1\|.*nc:6.*version:", lines[3])
-    assert len(lines) == 4
+    for at, metric in ((0, sacrebleu.BLEU()), (2, sacrebleu.CHRF())):
+        assert lines[at] == metric.corpus_score(hypotheses, [references], n_bootstrap=1000).format()
+        assert lines[at + 1] == f"  {metric.get_signature()}"
+    assert re.match(r"BLEU = .* \(μ = .* ± .*\) ", lines[0])
+    assert re.match(r"  nrefs:1\|bs:1000\|seed:12345\|.*tok:13a.*version:", lines[1])
+    assert re.match(r"  nrefs:1\|bs:1000\|seed:12345\|.*nc:6.*version:", lines[3])
+    assert lines[4] == ""
+    assert lines[5].split() == ["source", "pieces", "sentences", "BLEU", "chrF2"]
+    assert [line.split()[:4] for line in lines[7:]] == [["1", "to", "3", "30"], ["4", "to", "5", "30"]]
 
 
 def test_inspect(run, experiment, capsys, tmp_path, monkeypatch):
@@ -138,6 +203,41 @@ def test_inspect(run, experiment, capsys, tmp_path, monkeypatch):
     parameters = 21 * 8 + (8 + 8) * 32 + 32
     assert rows[2][:4] == ["encoder", "source", "4", str(parameters)]
     assert "4 part graphs." in of_config
+
+
+def test_attention(run, tmp_path, capsys):
+    output = tmp_path / "map.svg"
+    assert main(["attention", str(run), "--source", "a b h", "--target", "c d", "--output", str(output)]) == 0
+    assert capsys.readouterr().out == f"{output}\n"
+    shown = re.findall("<!-- (.*?) -->", output.read_text())
+    assert shown[:6] == ["▁a", "▁b", "▁h", "&lt;/s&gt;", "▁c", "▁d"]
+    message = fails(capsys, "attention", run, "--source", "a", "--source2", "b", "--output", output)
+    assert "leave --source2 out" in message
+    assert "the longest is 9" in fails(capsys, "attention", run, "--source", "a b c d e f g h", "--output", output)
+
+
+def test_plot(run, tmp_path, capsys):
+    """Into the first run's directory, or where one says; runs of one name are told apart."""
+    first, second = (shutil.copytree(run, tmp_path / name / "run") for name in ("one", "two"))
+    assert main(["plot", str(first), str(second)]) == 0
+    assert capsys.readouterr().out == f"{first / 'curves.png'}\n"
+    assert (first / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert main(["plot", str(first), str(second), "--output", str(tmp_path / "curves.svg")]) == 0
+    picture = (tmp_path / "curves.svg").read_text()
+    assert f"<!-- {first}: best BLEU" in picture
+    assert f"<!-- {second}: best BLEU" in picture
+    assert main(["plot", str(run), "--output", str(tmp_path / "curves.svg")]) == 0
+    assert "<!-- tiny: best BLEU" in (tmp_path / "curves.svg").read_text()
+
+
+def test_plot_mistakes(run, tmp_path, capsys, monkeypatch):
+    assert "holds no history" in fails(capsys, "plot", run, tmp_path / "none")
+    assert "there is no directory" in fails(capsys, "plot", run, "--output", tmp_path / "none" / "curves.png")
+    assert "not supported" in fails(capsys, "plot", run, "--output", tmp_path / "curves.xyz")
+    (tmp_path / "history.jsonl").write_text("")
+    assert "has measured nothing yet" in fails(capsys, "plot", tmp_path)
+    monkeypatch.setattr(plots, "find_spec", lambda _: None)
+    assert "pip install 'seq2split[plot]'" in fails(capsys, "plot", run)
 
 
 def test_overlong(run, tmp_path, capsys):
@@ -303,7 +403,7 @@ def test_help_needs_no_tensorflow():
     code = """if True:
         import sys
         from seq2split.cli import main
-        for command in ([], ["train"], ["evaluate"], ["translate"], ["inspect"]):
+        for command in ([], ["train"], ["evaluate"], ["translate"], ["attention"], ["plot"], ["inspect"]):
             try:
                 main([*command, "--help"])
             except SystemExit as stop:
@@ -314,9 +414,9 @@ def test_help_needs_no_tensorflow():
     env = environment() | {"COLUMNS": "200"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False)
     assert done.returncode == 0, done.stderr
-    for told in ("--set KEY=VALUE", "--overlong", "--reference", "RUN|CONFIG", "standard input"):
+    for told in ("--set KEY=VALUE", "--overlong", "--n-best", "--reference", "RUN|CONFIG", "standard input"):
         assert told in done.stdout
-    assert done.stdout.count("usage: seq2split") == 5
+    assert done.stdout.count("usage: seq2split") == 7
 
 
 # Files

@@ -21,6 +21,7 @@ from seq2split.config import (
     DataConfig,
     ModelConfig,
     OptimizerConfig,
+    SearchConfig,
     TrainingConfig,
     VocabularyConfig,
     differences,
@@ -107,6 +108,8 @@ def test_values_are_read_as_their_types(write):
         ("training.patience", 0),
         ("training.samples", 0),
         ("training.steps", 1),
+        ("search.beam", 1),
+        ("search.min_length_ratio", 7),  # of a maximum of 0, which is none
     ],
 )
 def test_the_edges_of_ranges_are_accepted(write, key, value):
@@ -349,6 +352,10 @@ def test_a_mistake_is_reported_once_where_it_is_inherited(write):
             "[vocabulary]\ntarget_model = '/t.model'\n",
             'got vocabulary.joint = true, vocabulary.target_model = "/t.model"; expected no target_model',
         ),
+        (
+            "[search]\nmin_length_ratio = 2\nmax_length_ratio = 1.5\n",
+            "got search.min_length_ratio = 2.0, search.max_length_ratio = 1.5; expected no minimum above the maximum",
+        ),
     ],
 )
 def test_each_mistake_names_the_key_and_the_mend(write, text, expected):
@@ -510,6 +517,13 @@ configs = st.builds(
         build_ahead=st.booleans(),
         steps=counts,
         criterion=st.just("loss"),
+    ),
+    search=st.builds(
+        SearchConfig,
+        beam=counts,
+        length_penalty=numbers(min_value=0),
+        coverage=numbers(min_value=0),
+        min_length_ratio=numbers(min_value=0),
     ),
 )
 

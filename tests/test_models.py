@@ -333,6 +333,25 @@ def test_every_variable_gets_a_gradient(options):
         assert all(np.abs(gradient).max() > 1e-8 for gradient in gradients.values())
 
 
+@every_decoder
+def test_hypotheses_share_the_memory_of_their_sentence(options):
+    """A step of two rows for each memory equals a step with every memory repeated; so do the attention weights."""
+    decoder, encoded = make_decoder(**options), make_encoded()
+    memories, state = decoder.start(encoded)
+    state = tf.nest.map_structure(lambda leaf: tf.repeat(leaf, 2, 0) + np.arange(6)[:, None], state)
+    repeated = tf.nest.map_structure(lambda leaf: tf.repeat(leaf, 2, 0), memories)
+    last = tf.constant([1, 2, 3, 4, 5, 6])
+    found, expected = (decoder.step_with_weights(each, state, last) for each in (memories, repeated))
+    for left, right in zip(tf.nest.flatten(found), tf.nest.flatten(expected), strict=True):
+        assert_close(left, right)
+    for left, right in zip(tf.nest.flatten(decoder.step(memories, state, last)), tf.nest.flatten(found), strict=False):
+        np.testing.assert_array_equal(left, right)
+    ((weights,), lengths) = found[2], np.repeat(encoded.memory.lengths, 2)
+    assert_close(tf.reduce_sum(weights, 1), np.ones(6))
+    np.testing.assert_array_equal(np.count_nonzero(weights, axis=1), lengths)
+    assert len({tuple(row) for row in weights.numpy()}) > 4
+
+
 @pytest.mark.parametrize("options", [DECODERS[1], DECODERS[6]], ids=label)
 def test_mixed_bfloat16_is_near_float32(options):
     losses, gradients = {}, {}

@@ -10,14 +10,18 @@ import shutil
 import signal
 import subprocess
 import time
+from itertools import islice
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from corpora import command, configure, environment, seq2split, write_experiment
 
+from seq2split.batching import stream
 from seq2split.checkpoints import Progress, variables_of
 from seq2split.config import ConfigError
+from seq2split.history import read_history
+from seq2split.sessions import read_sessions
 from seq2split.text import Vocabulary
 from seq2split.training import Trainer
 from seq2split.translation import Translator
@@ -40,6 +44,7 @@ def state(trainer):
     """Everything that decides how a training goes on, by name."""
     layers = trainer.translator.layers.items()
     found = {f"{part} {key}": value for part, layer in layers for key, value in variables_of(layer).items()}
+    found |= {f"moving {place}": value for place, value in enumerate(trainer._moving.values)}
     for name, optimizer in trainer._updater.optimizers.items():
         found |= {f"optimizer {name} {place} {one.name}": one for place, one in enumerate(optimizer.variables)}
     for name in ("step", "epoch", "index", "tokens", "best", "best_step", "stale"):
@@ -63,6 +68,12 @@ def scalars(run):
             if value.metadata.plugin_data.plugin_name == "scalars" or value.tag in found:
                 found.setdefault(value.tag, {})[event.step] = float(tf.make_ndarray(value.tensor))
     return found
+
+
+def losses(run):
+    """What a run measured that must be the same when it runs again."""
+    names = ("step", "tokens", "loss", "nll", "validation_loss", "validation_bleu")
+    return [{name: entry[name] for name in names if name in entry} for entry in read_history(run / "history.jsonl")]
 
 
 def texts(run):
@@ -137,6 +148,24 @@ def test_loss_falls(experiment, tmp_path, capsys):
     assert all(text.startswith(f"  source       {first}  \n") for text in texts(tmp_path / "run"))
 
 
+def test_history(experiment, tmp_path):
+    """It has what is written for TensorBoard, and the same numbers when the run is run again."""
+    for name in ("one", "two"):
+        train(experiment, tmp_path / name, training__steps=6, training__validate_every=3)
+    entries, found = read_history(tmp_path / "one" / "history.jsonl"), scalars(tmp_path / "one")
+    assert [entry["step"] for entry in entries] == [2, 3, 4, 6, 6]
+    for entry in entries:
+        figures = entry.keys() - {"step", "seconds", "tokens"}
+        assert {name: found[name][entry["step"]] for name in figures} == pytest.approx(
+            {name: entry[name] for name in figures}, rel=1e-6
+        )
+    assert {name for entry in entries for name in entry} == found.keys() | {"step", "seconds", "tokens"}
+    assert [entry["seconds"] for entry in entries] == sorted(entry["seconds"] for entry in entries)
+    assert entries[0]["perplexity"] == pytest.approx(math.exp(entries[0]["nll"]))
+    assert entries[0]["tokens"] < entries[1]["tokens"] < entries[2]["tokens"]
+    assert losses(tmp_path / "one") == losses(tmp_path / "two")
+
+
 def test_trains_in_mixed_precision(experiment, tmp_path):
     trainer = train(experiment, tmp_path, precision="mixed_bfloat16", training__steps=30)
     found = scalars(tmp_path)
@@ -149,6 +178,21 @@ def test_trains_in_mixed_precision(experiment, tmp_path):
 def state_of_parts(translator):
     layers = translator.layers
     return {f"{part} {place}": one.numpy() for part, layer in layers.items() for place, one in enumerate(layer.weights)}
+
+
+def test_a_step_of_several_batches(experiment, tmp_path, monkeypatch):
+    """It advances by all of them, and counts the positions of each."""
+    config = configure(experiment, training__accumulate=3, training__steps=2)
+    trainer = without_model(Trainer(config, tmp_path), monkeypatch)
+    trainer.train()
+    batches = list(islice(stream(trainer._corpus, trainer._plan), 6))
+    assert int(trainer.progress.step) == 2
+    assert int(trainer.progress.tokens) == sum(batch.tokens for batch in batches)
+    epochs, index = divmod(6, batches[0].epoch_batches)
+    assert (int(trainer.progress.epoch), int(trainer.progress.index)) == (epochs, index)
+    assert scalars(tmp_path)["padding"][2] == pytest.approx(
+        1 - int(trainer.progress.tokens) / sum(batch.positions(trainer.translator.buckets) for batch in batches)
+    )
 
 
 def test_build_ahead(experiment, tmp_path):
@@ -169,10 +213,18 @@ def train_only(experiment, run, monkeypatch, **overrides):
     return trainer
 
 
-@pytest.fixture(scope="module", params=["homogeneous", "mixed"])
+WAYS = {
+    "homogeneous": {"batches__mode": "homogeneous"},
+    "mixed": {"batches__mode": "mixed"},
+    "accumulated": {"training__accumulate": 2, "batches__tokens": 45},
+    "with a moving average": {"training__ema": 0.9},
+}
+
+
+@pytest.fixture(scope="module", params=WAYS)
 def straight(experiment, tmp_path_factory, request):
     """Overrides of the configuration, and the state after eight steps without a pause."""
-    overrides = {"batches__mode": request.param}
+    overrides = WAYS[request.param]
     with pytest.MonkeyPatch.context() as monkeypatch:
         trainer = train_only(experiment, tmp_path_factory.mktemp("straight"), monkeypatch, **overrides)
     assert int(trainer.progress.epoch) > 0, "the data should end within the eight steps"
@@ -180,10 +232,10 @@ def straight(experiment, tmp_path_factory, request):
 
 
 def test_resumes_exactly(experiment, straight, tmp_path, monkeypatch, capsys):
-    """Eight steps are bit for bit five, of which one is lost with the power, and four in a new run of the program."""
+    """Eight steps are bit for bit seven, of which a power cut costs three, and four in a new run of the program."""
     overrides, expected = straight
     trainer = Trainer(configure(experiment, **overrides), tmp_path)
-    trainer._updater = until(5, trainer._updater)
+    trainer._updater = until(7, trainer._updater)
     with pytest.raises(RuntimeError, match="power cut"):
         trainer.train()
     random.random()  # nor does the random state of the process matter
@@ -192,6 +244,8 @@ def test_resumes_exactly(experiment, straight, tmp_path, monkeypatch, capsys):
     told = capsys.readouterr().err
     assert re.search(r"resuming from .*ckpt-4: 4 steps are done, next is batch \d+ of epoch \d+", told)
     assert_same_state(state(again), expected)
+    assert [session["step"] for session in read_sessions(tmp_path / "run.json")] == [0, 4]
+    assert [entry["step"] for entry in read_history(tmp_path / "history.jsonl")] == [2, 4, 6, 8, 8]
     for kind in ("encoder", "decoder", "optimizer", "progress"):
         assert any(kind in name for name in expected)
     assert scalars(tmp_path)["loss"].keys() == {2, 4, 6, 8}
@@ -238,9 +292,11 @@ def test_checkpoint_holds_every_variable(experiment, tmp_path):
 
 
 def test_training_goes_on_when_steps_are_raised(experiment, copied, capsys):
-    trainer = train(experiment, copied, training__steps=5, training__log_every=1, optimizer__learning_rate=0.02)
+    trainer = train(
+        experiment, copied, training__steps=5, training__log_every=1, optimizer__learning_rate=0.02, search__beam=2
+    )
     told = capsys.readouterr().err
-    assert "changed in this run: optimizer.learning_rate, training.steps, training.log_every" in told
+    assert "changed in this run: optimizer.learning_rate, training.steps, training.log_every, search.beam" in told
     assert int(trainer.progress.step) == 5
     assert scalars(copied)["learning_rate"][5] == pytest.approx(0.02)
 
@@ -259,6 +315,7 @@ def test_a_finished_run_says_so(experiment, copied, capsys):
         ({"batches__tokens": 500, "seed": 4, "training__steps": 9}, ["seed", "batches.tokens"]),
         ({"training__criterion": "loss"}, ["training.criterion"]),
         ({"optimizer__name": "sgd"}, ["optimizer.name"]),
+        ({"training__ema": 0.9}, ["training.ema"]),
     ],
     ids=str,
 )
@@ -368,6 +425,78 @@ def test_early_stopping_and_the_best(experiment, tmp_path, monkeypatch, capsys, 
     again = Trainer(config, tmp_path)
     again.train()
     assert (int(again.progress.step), int(again.progress.best_step)) == (best + 2, best)
+
+
+def average_run(experiment, path, monkeypatch, results, **overrides):
+    """A run whose validations find these figures, the last that of the average; what the parts were at each."""
+    options = {"validate_every": 2, "steps": 8, "average": 2, "patience": 0} | overrides
+    config = configure(experiment, **{f"training__{key}": value for key, value in options.items()})
+    trainer = without_model(Trainer(config, path), monkeypatch)
+    found, seen = iter([Result(1.0, bleu) for bleu in results]), []
+
+    def run():
+        seen.append(state_of_parts(trainer.translator))
+        return next(found)
+
+    monkeypatch.setattr(trainer._validation, "run", run)
+    trainer.train()
+    return trainer, seen
+
+
+def mean(*states):
+    return {name: np.mean([state[name] for state in states], axis=0, dtype=np.float32) for name in states[0]}
+
+
+@pytest.mark.parametrize(("which", "places"), [("best", (0, 2)), ("last", (2, 3))])
+def test_a_better_average_is_the_model(experiment, tmp_path, monkeypatch, capsys, which, places):
+    results = [5.0, 1.0, 4.0, 3.0, 6.0]
+    trainer, seen = average_run(experiment, tmp_path, monkeypatch, results, average_of=f'"{which}"')
+    assert len(seen) == 5
+    expected = mean(*(seen[place] for place in places))
+    for found in (state_of_parts(Translator.load(tmp_path)), seen[4]):
+        for name, value in expected.items():
+            np.testing.assert_allclose(found[name], value, rtol=1e-6, atol=1e-7)
+    assert_same_state(state_of_parts(trainer.translator), seen[3])
+    steps = ", ".join(str(2 * place + 2) for place in places)
+    assert f"average of the models of steps {steps}: validation loss 1.000" in capsys.readouterr().err
+
+
+def test_a_worse_average_is_not_the_model(experiment, tmp_path, monkeypatch, capsys):
+    """Nor one of a training that has been gone on with, until that ends."""
+    _, seen = average_run(experiment, tmp_path, monkeypatch, [1.0, 5.0, 4.0, 3.0, 5.0])
+    assert_same_state(state_of_parts(Translator.load(tmp_path)), seen[1])
+    assert "no better than the best" in capsys.readouterr().err
+    average_run(experiment, tmp_path, monkeypatch, [5.5])  # finished before: it is only averaged again
+    assert (tmp_path / "average").exists()
+    with pytest.raises(StopIteration):
+        average_run(experiment, tmp_path, monkeypatch, [], steps=12)
+    assert not (tmp_path / "average").exists()
+
+
+def test_models_of_lost_steps_are_not_averaged(experiment, tmp_path, monkeypatch):
+    options = {"average": 9, "validate_every": 2, "patience": 0}
+    config = configure(experiment, **{f"training__{key}": value for key, value in options.items()})
+    trainer = without_model(Trainer(config, tmp_path), monkeypatch)
+    trainer._updater = until(7, trainer._updater)
+    with pytest.raises(RuntimeError, match="power cut"):
+        trainer.train()
+    assert trainer._candidates.steps == [2, 4, 6]
+    trainer, _ = average_run(experiment, tmp_path, monkeypatch, [2.0, 1.0], **options, steps=5)
+    assert trainer._candidates.steps == [2, 4, 5]
+
+
+def test_a_moving_average_is_validated_and_kept(experiment, tmp_path, monkeypatch):
+    """And the training goes on from the variables as they are."""
+    states = {}
+    for ema in (0.0, 0.5):
+        path = tmp_path / str(ema)
+        trainer, seen = average_run(experiment, path, monkeypatch, [1.0, 2.0, 3.0, 4.0], average=0, ema=ema)
+        states[ema] = state_of_parts(trainer.translator), seen[-1], state_of_parts(Translator.load(path))
+    assert_same_state(states[0.5][0], states[0.0][0])
+    assert_same_state(states[0.5][1], states[0.5][2])
+    trained = [name for name, value in states[0.5][0].items() if not np.array_equal(value, states[0.5][1][name])]
+    assert len(trained) == len(states[0.5][0])
+    assert not any(np.array_equal(seen[0][name], seen[-1][name]) for name in trained)
 
 
 def test_patience_zero_never_stops(experiment, tmp_path, monkeypatch):

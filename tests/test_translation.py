@@ -1,8 +1,9 @@
-"""Translation: greedy search against a search that recomputes everything, and what a user may do with a run."""
+"""Translation: a beam of one against a greedy search that recomputes everything, and what a user may do with a run."""
 
 from __future__ import annotations
 
 import doctest
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,13 +14,15 @@ from corpora import WORDS, configure, write_experiment
 from seq2split import evaluation
 from seq2split.buckets import OverlongError, pad_rows
 from seq2split.carry import Sequences
+from seq2split.config import SearchConfig
 from seq2split.evaluation import score
 from seq2split.run import RunDirectory, cut
-from seq2split.search import GreedySearch
+from seq2split.search import BeamSearch
 from seq2split.training import Trainer, prepare
 from seq2split.translation import Translator
 
 SEED, SCALE = 8, 0.9  # of weights with which some translations end, and hardly two are equal
+GREEDY = SearchConfig(beam=1)
 LINES = ["a b c", "h", "", "d c b a", "g", "e f", "a b", "h g f e"]
 
 
@@ -86,7 +89,8 @@ def search_by_hand(translator, line, limit):
 
 def search_for(translator, limit):
     eos = translator.vocabularies["target"].eos
-    return GreedySearch(translator.model, ["encoder"], translator.decoder, eos=eos, limit=limit)
+    search = BeamSearch(translator.model, ["encoder"], translator.decoder, eos=eos, limit=limit)
+    return lambda batch: [each.pieces for (each,) in search(batch, GREEDY)]
 
 
 def batch_of(translator, lines):
@@ -118,16 +122,15 @@ def test_limit(translator, limit):
 
 
 def test_stops_when_all_rows_have_ended(translator, monkeypatch):
-    search = search_for(translator, 1000)
     rows = [search_by_hand(translator, line, 9) for line in LINES]
-    ending = [line for line, row in zip(LINES, rows, strict=True) if len(row) < 9]
+    ending = [line for line, row in zip(LINES, rows, strict=True) if len(row) < 8]
     assert ending
-    _, step = search._built()
-    calls = []
-    infer = step.infer
+    translator.translate(LINES)
+    _, step = translator._search._graphs[False]
+    calls, infer = [], step.infer
     monkeypatch.setattr(step, "infer", lambda *inputs: calls.append(1) or infer(*inputs))
-    found = search(batch_of(translator, ending))
-    assert len(calls) == 1 + max(len(row) for row in found)
+    translator.translate(ending, settings=GREEDY)
+    assert len(calls) == 1 + max(len(row) for row in rows if len(row) < 8)
 
 
 # The translator
@@ -147,7 +150,33 @@ def test_order_and_independence(translator):
 
 def test_translations_are_the_decoded_search(translator):
     rows = [search_by_hand(translator, line, 9) for line in LINES]
-    assert translator.translate(LINES)[0] == translator.vocabularies["target"].decode(rows)
+    found, _ = translator.translate(LINES, settings=GREEDY)
+    assert found == translator.vocabularies["target"].decode(rows)
+
+
+def test_n_best(translator):
+    """By the configuration's search; the best of each are what `translate` returns."""
+    found, _ = translator.n_best(3, LINES)
+    assert [each[0].text for each in found] == translator.translate(LINES)[0]
+    assert {len(each) for each in found} <= {1, 2, 3}
+    assert sum(len(each) == 3 for each in found) > 1
+    assert all([*each] == sorted(each, key=lambda one: -one.score) for each in found)
+    again, _ = translator.n_best(3, LINES, settings=translator.config.search)
+    assert again == found
+    assert translator.n_best(3, LINES, settings=replace(translator.config.search, length_penalty=0.0))[0] != found
+
+
+def test_n_best_of_what_is_skipped(translator):
+    lines = ["a b", " ".join(WORDS), "c"]
+    found, _ = translator.n_best(2, lines, overlong="skip")
+    assert [bool(each) for each in found] == [True, False, True]
+
+
+def test_wrong_settings_are_found_before_the_search(translator):
+    with pytest.raises(ValueError, match="a beam of 0"):
+        translator.translate([], settings=SearchConfig(beam=0))
+    with pytest.raises(ValueError, match="6 translations of a sentence were asked for, of a beam of 5"):
+        translator.n_best(6, LINES)
 
 
 def test_encoder_runs_once_for_each_sentence(translator, monkeypatch):
@@ -172,11 +201,11 @@ def test_encoder_runs_once_for_each_sentence(translator, monkeypatch):
 
 def test_no_trace_twice(translator):
     translator.translate(LINES)
-    before = translator.model.traces, translator._search._start.traces, translator._search._step.traces
+    before = translator.model.traces, translator._search.traces
     translator.translate(LINES[:3])
     translator.translate(LINES * 5)
-    assert (translator.model.traces, translator._search._start.traces, translator._search._step.traces) == before
-    assert before[1:] == (1, 1)
+    assert (translator.model.traces, translator._search.traces) == before
+    assert before[1] == 2
 
 
 def test_nothing_to_translate(translator):

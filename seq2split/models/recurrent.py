@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import keras
@@ -17,12 +18,14 @@ from seq2split.carry import Sequences
 from seq2split.layers import GRU, LSTM, Bahdanau, Luong, Memory, projected_cross_entropy
 from seq2split.layers.attention import Attention
 from seq2split.layers.dropout import dropout
+from seq2split.layers.embeddings import own_or_shared
 from seq2split.layers.recurrent import State
 from seq2split.layers.weights import add_weight
 
 CELLS = {"lstm": LSTM, "gru": GRU}
 ATTENTIONS = {"luong": Luong, "bahdanau": Bahdanau}
 Memories = tuple[Memory, ...]
+Attend = Callable[[tf.Tensor], tuple[tf.Tensor, list[tf.Tensor]]]
 _unconverted = tf.autograph.experimental.do_not_convert
 
 
@@ -49,6 +52,7 @@ class Encoder(keras.Layer):
         cell: `lstm` or `gru`.
         bidirectional: Whether each layer runs both ways.
         dropout: Share of the embeddings and of each layer's outputs that is dropped in training.
+        embeddings: Of another layer, to be shared; by default it has its own.
         seed: Of the dropout.
         **options: Of `keras.Layer`, such as `dtype` and `name`.
 
@@ -71,6 +75,7 @@ class Encoder(keras.Layer):
         cell: str = "lstm",
         bidirectional: bool = True,
         dropout: float = 0.0,
+        embeddings: keras.Variable | None = None,
         seed: int | None = None,
         **options,
     ):
@@ -78,7 +83,7 @@ class Encoder(keras.Layer):
         directions = (False, True) if bidirectional else (False,)
         if units % len(directions):
             raise ValueError(f"Encoder: units = {units} cannot be halved between two directions; make it even.")
-        self.embeddings = _add_embeddings(self, vocabulary, embedding)
+        self.embeddings = own_or_shared(self, vocabulary, embedding, embeddings)
         self.dropout, self.seed = dropout, _seed(seed)
         self.levels = [
             [
@@ -127,6 +132,7 @@ class Decoder(keras.Layer):
         attention: `luong` or `bahdanau`.
         dropout: Share of the embeddings, of each layer's outputs and of the features that is dropped in training.
         tied_embeddings: Whether the embeddings are also the output projection; then `embedding` must equal `units`.
+        embeddings: Of another layer, to be shared; by default it has its own.
         label_smoothing: As of `projected_cross_entropy`; in training only.
         seed: Of the dropout.
         **options: Of `keras.Layer`, such as `dtype` and `name`.
@@ -157,6 +163,7 @@ class Decoder(keras.Layer):
         attention: str = "luong",
         dropout: float = 0.0,
         tied_embeddings: bool = False,
+        embeddings: keras.Variable | None = None,
         label_smoothing: float = 0.0,
         seed: int | None = None,
         **options,
@@ -169,7 +176,7 @@ class Decoder(keras.Layer):
             )
         self.bos, self.label_smoothing = bos, label_smoothing
         self.attends_first = attention == "bahdanau"
-        self.embeddings = _add_embeddings(self, vocabulary, embedding)
+        self.embeddings = own_or_shared(self, vocabulary, embedding, embeddings)
         self.dropout, self.seed = dropout, _seed(seed)
         memories = [memory] if isinstance(memory, int) else list(memory)
         first = embedding + sum(memories) if self.attends_first else embedding
@@ -194,9 +201,10 @@ class Decoder(keras.Layer):
         """
         *encoded, target = inputs
         labels = tf.transpose(target.values)
-        previous = tf.concat([tf.fill(tf.shape(labels[:1]), tf.cast(self.bos, labels.dtype)), labels[:-1]], 0)
+        previous = self._previous(labels)
         drop = dropout(self.dropout * training, self.seed, labels, self.output_bias.value)
-        features, _ = self._decode(previous, self._start(encoded), self._memories(encoded), drop)
+        attend = partial(self._attend, self._memories(encoded))
+        features, _, _ = self._decode(previous, self._start(encoded), attend, drop)
         losses = projected_cross_entropy(
             tf.reshape(features, [-1, features.shape[-1]]),
             self._projection(),
@@ -210,6 +218,29 @@ class Decoder(keras.Layer):
         return tuple(tf.reduce_sum(loss * tf.reshape(real, [-1])) for loss in losses)
 
     @_unconverted
+    def align(self, *inputs: Encoded | Sequences) -> list[tf.Tensor]:
+        """The attention weights with which each piece of a target is predicted, nothing dropped.
+
+        Args:
+            *inputs: As of `call`.
+
+        Returns:
+            For each encoder the weights of its outputs, `[rows, target time, source time]`; they add up to one over the
+            real source positions.
+        """
+        *encoded, target = inputs
+        memories, read = self._memories(encoded), []
+
+        def attend(queries: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+            contexts, weights = self._attend(memories, queries)
+            read.append(weights)
+            return contexts, weights
+
+        previous = self._previous(tf.transpose(target.values))
+        self._decode(previous, self._start(encoded), attend, drop=lambda values, _: values)
+        return [tf.concat(each, 1) for each in zip(*read, strict=True)]
+
+    @_unconverted
     def start(self, *encoded: Encoded) -> tuple[Memories, tuple[State, ...]]:
         """What `step` begins with: the prepared memory of each encoder, and the first state of each layer."""
         return self._memories(encoded), self._start(encoded)
@@ -220,16 +251,41 @@ class Decoder(keras.Layer):
     ) -> tuple[tf.Tensor, tuple[State, ...]]:
         """One step of a search.
 
+        Several hypotheses may share the memory of their sentence: then those of the first sentence stand first, and
+        every sentence has as many.
+
         Args:
-            memories: As of `start`.
-            state: As of `start`, or of the step before.
+            memories: As of `start`, `[sentences, ...]`.
+            state: As of `start`, or of the step before, `[rows, ...]`.
             pieces: The last piece of each row, `[rows]`, integers; `bos` at first.
 
         Returns:
             The logits of the next piece, `[rows, vocabulary]`, and the next state.
         """
-        features, state = self._decode(pieces[None], state, memories, drop=lambda values, _: values)
-        return self._logits(features[0]), state
+        logits, state, _ = self.step_with_weights(memories, state, pieces)
+        return logits, state
+
+    @_unconverted
+    def step_with_weights(
+        self, memories: Memories, state: tuple[State, ...], pieces: tf.Tensor
+    ) -> tuple[tf.Tensor, tuple[State, ...], tuple[tf.Tensor, ...]]:
+        """What `step` returns, and for each memory the attention weights of the step.
+
+        Args:
+            memories: As of `step`.
+            state: As of `step`.
+            pieces: As of `step`.
+
+        Returns:
+            The logits, the next state, and for each memory `[rows, time]`, zero at padding.
+        """
+        attend = partial(self._attend_together, memories)
+        features, weights, state = self._decode(pieces[None], state, attend, drop=lambda values, _: values)
+        return self._logits(features[0]), state, tuple(each[:, 0] for each in weights)
+
+    def _previous(self, labels: tf.Tensor) -> tf.Tensor:
+        """What stands before each of `labels [time, rows]`."""
+        return tf.concat([tf.fill(tf.shape(labels[:1]), tf.cast(self.bos, labels.dtype)), labels[:-1]], 0)
 
     def _memories(self, encoded: Sequence[Encoded]) -> Memories:
         pairs = zip(self.attentions, encoded, strict=True)
@@ -247,35 +303,50 @@ class Decoder(keras.Layer):
         self,
         pieces: tf.Tensor,
         state: tuple[State, ...],
-        memories: Memories,
+        attend: Attend,
         drop: Callable[[tf.Tensor, int], tf.Tensor],
-    ) -> tuple[tf.Tensor, tuple[State, ...]]:
-        """The features `[time, rows, units]` that predict what follows each of `pieces [time, rows]`."""
+    ) -> tuple[tf.Tensor, list[tf.Tensor], tuple[State, ...]]:
+        """The features `[time, rows, units]` that predict what follows each of `pieces [time, rows]`.
+
+        And the attention weights of the last positions: of all with Luong's attention, of one with Bahdanau's.
+        """
         values = drop(tf.gather(self.embeddings.value, pieces), 0)
         contexts, after = None, []
         for depth, layer in enumerate(self.levels):
             if depth == 0 and self.attends_first:
-                values, contexts, final = self._attend_and_step(layer, values, state[0], memories)
+                values, contexts, weights, final = self._attend_and_step(layer, values, state[0], attend)
             else:
                 values, final = layer(values, None, state[depth])
             values = drop(values, depth + 1)
             after.append(final)
         if contexts is None:
-            contexts = tf.transpose(self._attend(tf.transpose(values, [1, 0, 2]), memories), [1, 0, 2])
+            contexts, weights = attend(tf.transpose(values, [1, 0, 2]))
+            contexts = tf.transpose(contexts, [1, 0, 2])
         features = self.combine(tf.concat([values, contexts], -1))
-        return drop(tf.cast(features, self.variable_dtype), len(self.levels) + 1), tuple(after)
+        return drop(tf.cast(features, self.variable_dtype), len(self.levels) + 1), weights, tuple(after)
 
-    def _attend(self, queries: tf.Tensor, memories: Memories) -> tf.Tensor:
-        """The contexts `[rows, queries, ...]` of queries, those of all memories side by side."""
+    def _attend(self, memories: Memories, queries: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """The contexts `[rows, queries, ...]` of queries, those of all memories side by side, and their weights."""
         pairs = zip(self.attentions, memories, strict=True)
-        return tf.concat([attention(queries, memory) for attention, memory in pairs], -1)
+        read = [attention(queries, memory, return_weights=True) for attention, memory in pairs]
+        return tf.concat([contexts for contexts, _ in read], -1), [weights for _, weights in read]
+
+    def _attend_together(self, memories: Memories, queries: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """As `_attend`, of one query a row, where several rows share a memory: they become its queries.
+
+        So memories are read once for all hypotheses of a sentence, and never repeated.
+        """
+        sentences = tf.shape(memories[0].keys)[0]
+        found = self._attend(memories, tf.reshape(queries, [sentences, -1, queries.shape[-1]]))
+        return tf.nest.map_structure(lambda each: tf.reshape(each, [-1, 1, _last(each)]), found)
 
     def _attend_and_step(
-        self, layer: LSTM | GRU, values: tf.Tensor, state: State, memories: Memories
-    ) -> tuple[tf.Tensor, tf.Tensor, State]:
+        self, layer: LSTM | GRU, values: tf.Tensor, state: State, attend: Attend
+    ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor], State]:
         """Outputs and contexts `[time, rows, ...]` of a layer whose every step reads the memories first.
 
-        The embeddings' share of the layer's kernel is applied to all steps at once, the context's at each step.
+        The embeddings' share of the layer's kernel is applied to all steps at once, the context's at each step. The
+        attention weights are those of the last step.
         """
         embeddings, contexts = tf.split(layer.kernel.value, [values.shape[-1], -1])
         projected = layer.product(values, embeddings) + layer.bias.value
@@ -283,11 +354,11 @@ class Decoder(keras.Layer):
         contexts = tf.cast(contexts, self.compute_dtype)
         outputs, read = [], []
         for step in tf.unstack(projected):
-            context = self._attend(state[0][:, None], memories)[:, 0]
-            state = layer.step(step + layer.product(context, contexts), state, recurrent)
+            context, weights = attend(state[0][:, None])
+            read.append(context[:, 0])
+            state = layer.step(step + layer.product(read[-1], contexts), state, recurrent)
             outputs.append(state[0])
-            read.append(context)
-        return tf.stack(outputs), tf.stack(read), state
+        return tf.stack(outputs), tf.stack(read), weights, state
 
     def _logits(self, features: tf.Tensor) -> tf.Tensor:
         """`[positions, units]` to `[positions, vocabulary]`."""
@@ -298,9 +369,9 @@ class Decoder(keras.Layer):
         return (self.embeddings if self.projection is None else self.projection).value
 
 
-def _add_embeddings(layer: keras.Layer, vocabulary: int, size: int) -> keras.Variable:
-    initializer = keras.initializers.RandomNormal(stddev=size**-0.5)
-    return add_weight(layer, "embeddings", (vocabulary, size), initializer)
+def _last(tensor: tf.Tensor) -> int | tf.Tensor:
+    """The size of the last axis, as it is known."""
+    return tf.shape(tensor)[-1] if tensor.shape[-1] is None else tensor.shape[-1]
 
 
 def _seed(given: int | None) -> int:

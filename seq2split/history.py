@@ -1,0 +1,64 @@
+"""What a run measured, as plain text: one JSON object a line, for plots and for comparing runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from seq2split.files import write_atomically
+
+Entry = dict[str, Any]
+
+
+class History:
+    """The file that a run adds its figures to.
+
+    Args:
+        path: The file; made when the first entry is added.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+
+    def add(self, **entry: float) -> None:
+        """Adds an entry; its `step` is what `rewind` goes by."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def rewind(self, step: int) -> None:
+        """Drops what was measured after a step, to which the run was set back."""
+        if self._path.exists():
+            lines = [json.dumps(entry) + "\n" for entry in read_history(self._path) if entry["step"] <= step]
+            write_atomically(self._path, "".join(lines).encode())
+
+
+def read_history(path: Path) -> list[Entry]:
+    """The entries of a run's history.
+
+    Args:
+        path: The file.
+
+    Returns:
+        In order: of each logged step `step`, `seconds` (of training and validating so far), `tokens` (real positions of
+        all sides so far), `loss`, `nll`, `perplexity`, `tokens_per_second`, `padding` and learning rates; of each
+        validation `step`, `seconds`, `tokens`, `validation_loss`, `validation_perplexity` and `validation_bleu`. A last
+        line that a killed process left unfinished is not among them.
+
+    Raises:
+        ValueError: There is no history, or a line of it is damaged.
+    """
+    if not path.exists():
+        raise ValueError(f"{path.parent} holds no history: it has no {path.name}. Training a run writes it.")
+    *lines, _ = path.read_text(encoding="utf-8").split("\n")  # what follows the last line's end is unfinished, or empty
+    return [_parse(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
+
+
+def _parse(line: str, place: str) -> Entry:
+    try:
+        entry = json.loads(line)
+        if isinstance(entry["step"], int):
+            return entry
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise ValueError(f"{place}: expected a JSON object with a step, got {line[:60]!r}; delete the line.")

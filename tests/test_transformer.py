@@ -1,0 +1,283 @@
+"""The Transformer's encoder and decoder: subjects x properties, and its layers against Keras's."""
+
+from __future__ import annotations
+
+import doctest
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import seq2split as s2s
+from seq2split.buckets import pad_rows
+from seq2split.carry import Sequences
+from seq2split.layers import transformer as layers
+from seq2split.layers.transformer import Heads, Normalization, causal_mask, padding_mask, sinusoids
+from seq2split.models import transformer
+from seq2split.models.transformer import Rates, TransformerDecoder, TransformerEncoder
+
+BOS, PIECES, UNITS = 2, 9, 8
+LENGTHS = {"source": (4, 1, 3, 2, 4), "target": (3, 2, 4, 1, 4)}
+SUBJECTS = [
+    {"norm": norm, "positions": positions, "embeddings": embeddings, "sources": sources}
+    for (norm, positions), embeddings, sources in [
+        *itertools.product([("pre", "sinusoidal"), ("post", "learned")], ["separate", "all"], [1]),
+        (("pre", "learned"), "tied", 2),
+        (("post", "sinusoidal"), "shared", 1),
+    ]
+]
+every_subject = pytest.mark.parametrize("options", SUBJECTS, ids=lambda options: "-".join(map(str, options.values())))
+
+
+def make_layers(options, dtype="float64", rates=Rates(), label_smoothing=0.0):  # noqa: B008 it is immutable
+    """The encoders and the decoder, with random weights."""
+    keras.utils.set_random_seed(3)
+    common = {"norm": options["norm"], "positions": options["positions"], "longest": 9, "dtype": dtype, "rates": rates}
+    names = ["encoder", "encoder2"][: options["sources"]]
+    sizes = (PIECES, UNITS, 2, 2, 12)
+    encoders = [TransformerEncoder(*sizes, seed=at, name=name, **common) for at, name in enumerate(names)]
+    decoder = TransformerDecoder(
+        PIECES,
+        [UNITS] * len(encoders),
+        BOS,
+        UNITS,
+        2,
+        2,
+        12,
+        tied_embeddings=options["embeddings"] in ("tied", "all"),
+        embeddings=encoders[0].embeddings if options["embeddings"] in ("shared", "all") else None,
+        label_smoothing=label_smoothing,
+        seed=7,
+        name="decoder",
+        **common,
+    )
+    rng = np.random.default_rng(4)
+    for layer in (*encoders, decoder):
+        for variable in layer.trainable_variables:
+            variable.assign(rng.normal(size=variable.shape) * 0.4 + ("scale" in variable.name))
+    return encoders, decoder
+
+
+def make_model(encoders, decoder, source=(2, 4), target=(2, 4), **options):
+    fields = zip(encoders, ("source", "source2"), strict=False)
+    nodes = [s2s.Node(s2s.Part(each), [field], s2s.Buckets(source)) for each, field in fields]
+    last = s2s.Node(s2s.Part(decoder), [each.name for each in encoders] + ["target"], s2s.Buckets(target))
+    return s2s.SplitModel([*nodes, last], **options)
+
+
+def make_batch(rows=slice(None)):
+    rng = np.random.default_rng(5)
+    lengths = LENGTHS | {"source2": LENGTHS["source"][::-1]}
+    fields = {side: [rng.integers(0, PIECES, length) for length in each][rows] for side, each in lengths.items()}
+    return {
+        side: Sequences(pad_rows(each, max(map(len, each))), np.array([len(row) for row in each], np.int32))
+        for side, each in fields.items()
+    }
+
+
+def joint(encoders, decoder, batch, training=False):
+    """The mean losses of the unsplit model, and its gradients by variable."""
+    fields = ["source", "source2"][: len(encoders)]
+    variables = {id(v): v for layer in (*encoders, decoder) for v in layer.trainable_variables}
+    with tf.GradientTape() as tape:
+        encoded = [each(batch[field], training=training) for each, field in zip(encoders, fields, strict=True)]
+        losses = decoder(*encoded, batch["target"], training=training)
+        means = [loss / batch["target"].lengths.sum() for loss in losses]
+    found = tape.gradient(means[0], [each.value for each in variables.values()])
+    return means, {key: tf.convert_to_tensor(each) for key, each in zip(variables, found, strict=True)}
+
+
+def by_variable(encoders, decoder, gradients):
+    """The gradients of a split model, by variable; of a shared one the sum."""
+    found = {}
+    for layer in (*encoders, decoder):
+        for variable, gradient in zip(layer.trainable_variables, gradients[layer.name], strict=True):
+            if gradient is not None:
+                assert id(variable) not in found
+                found[id(variable)] = tf.convert_to_tensor(gradient)
+    return found
+
+
+def assert_equal(found, expected, tolerance=1e-12):
+    np.testing.assert_allclose(*([float(loss) for loss in each[0]] for each in (found, expected)), rtol=tolerance)
+    assert found[1].keys() == expected[1].keys()
+    largest = max(np.abs(each).max() for each in expected[1].values())
+    for key, each in expected[1].items():
+        np.testing.assert_allclose(found[1][key], each, rtol=0, atol=tolerance * largest)
+
+
+@every_subject
+def test_split_equals_joint(options):
+    """A mixed batch, in E + D graphs; every variable has a gradient."""
+    encoders, decoder = make_layers(options)
+    model, batch = make_model(encoders, decoder), make_batch()
+    losses, gradients = model.loss_and_gradients(batch)
+    expected = joint(encoders, decoder, batch)
+    assert_equal((losses, by_variable(encoders, decoder, gradients)), expected)
+    assert all(np.abs(each).max() > 1e-9 for each in expected[1].values())
+    assert len(model.graphs) == 2 * len(encoders) + 2
+    np.testing.assert_allclose(model.losses(batch), losses, rtol=1e-12)
+    before = model.traces
+    model.loss_and_gradients(make_batch(slice(None, None, -1)))
+    assert model.traces == before
+
+
+@every_subject
+def test_mixed_equals_homogeneous(options):
+    """Each row alone, weighed by its target positions."""
+    encoders, decoder = make_layers(options)
+    model = make_model(encoders, decoder)
+    losses, gradients = model.loss_and_gradients(make_batch())
+    total = sum(LENGTHS["target"])
+    sums, mean = {}, 0.0
+    for row, length in enumerate(LENGTHS["target"]):
+        (loss, _), each = model.loss_and_gradients(make_batch(slice(row, row + 1)))
+        mean += float(loss) * length / total
+        for key, gradient in by_variable(encoders, decoder, each).items():
+            sums[key] = sums.get(key, 0.0) + gradient * length / total
+    assert_equal(([losses[0]], by_variable(encoders, decoder, gradients)), ([mean], sums))
+
+
+@every_subject
+def test_buckets_change_nothing(options):
+    """Longer buckets are more padding, and the same losses and gradients."""
+    encoders, decoder = make_layers(options)
+    found = []
+    for source, target in (((4,), (4,)), ((6,), (5,)), ((1, 9), (2, 8))):
+        losses, gradients = make_model(encoders, decoder, source, target).loss_and_gradients(make_batch())
+        found.append((losses, by_variable(encoders, decoder, gradients)))
+    assert_equal(found[1], found[0])
+    assert_equal(found[2], found[0])
+
+
+@every_subject
+def test_steps_equal_teacher_forcing(options):
+    encoders, decoder = make_layers(options)
+    batch = make_batch()
+    encoded = [each(batch[field]) for each, field in zip(encoders, ["source", "source2"], strict=False)]
+    memories, state = decoder.start(*encoded)
+    rows, time = batch["target"].values.shape
+    last, total = np.full([rows], BOS, np.int32), 0.0
+    for place in range(time):
+        logits, state = decoder.step(memories, state, tf.constant(last))
+        last = batch["target"].values[:, place]
+        likelihoods = tf.gather(tf.nn.log_softmax(logits), last, batch_dims=1).numpy()
+        total -= likelihoods[place < batch["target"].lengths].sum()
+    np.testing.assert_allclose(total, decoder(*encoded, batch["target"])[1], rtol=1e-12)
+
+
+def test_dropout_is_the_same_in_both_passes_and_other_in_each_place():
+    """A split step with dropout equals a joint one of the same groups; it moves the loss."""
+    options = SUBJECTS[1]
+    rates = Rates(0.3, 0.2, 0.1)
+    encoders, decoder = make_layers(options, rates=rates)
+    batch = make_batch(slice(0, 1))
+    model = make_model(encoders, decoder, (4,), (3,))
+    losses, gradients = model.loss_and_gradients(batch)
+    assert_equal((losses, by_variable(encoders, decoder, gradients)), joint(encoders, decoder, batch, training=True))
+    assert abs(float(losses[0]) - float(model.losses(batch)[0])) > 1e-3
+    again, _ = model.loss_and_gradients(batch)
+    assert float(again[0]) == float(losses[0])
+
+
+def test_mixed_bfloat16_is_near_float32():
+    found = {}
+    for dtype in ("float32", "mixed_bfloat16"):
+        encoders, decoder = make_layers(SUBJECTS[1], dtype)
+        assert all(each.dtype == "float32" for layer in (*encoders, decoder) for each in layer.trainable_variables)
+        losses, gradients = make_model(encoders, decoder).loss_and_gradients(make_batch())
+        found[dtype] = float(losses[0]), list(by_variable(encoders, decoder, gradients).values())
+    assert found["mixed_bfloat16"][0] == pytest.approx(found["float32"][0], rel=2e-2)
+    largest = max(np.linalg.norm(each) for each in found["float32"][1])
+    for mixed, exact in zip(found["mixed_bfloat16"][1], found["float32"][1], strict=True):
+        assert mixed.dtype == tf.float32
+        assert np.linalg.norm(mixed - exact) < 0.1 * largest
+
+
+def test_label_smoothing_is_for_training():
+    encoders, decoder = make_layers(SUBJECTS[0], label_smoothing=0.2)
+    model, batch = make_model(encoders, decoder), make_batch()
+    (loss, nll), _ = model.loss_and_gradients(batch)
+    assert abs(float(loss) - float(nll)) > 1e-3
+    evaluated = model.losses(batch)
+    np.testing.assert_allclose(evaluated, [nll, nll], rtol=1e-12)
+
+
+# Layers, against Keras's and against formulas
+
+
+def test_normalization_equals_keras():
+    rng = np.random.default_rng(0)
+    ours, theirs = Normalization(dtype="float64"), keras.layers.LayerNormalization(epsilon=1e-6, dtype="float64")
+    values, weights = (tf.constant(rng.normal(size=[3, 4, 5])) for _ in range(2))
+    results = []
+    for layer in (ours, theirs):
+        layer.build((None, None, 5))
+        for place, variable in enumerate(layer.trainable_variables):
+            variable.assign(np.random.default_rng(place).normal(size=5))
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            loss = tf.reduce_sum(layer(values) * weights)
+        sources = [values, *(variable.value for variable in layer.trainable_variables)]
+        results.append([loss, *tape.gradient(loss, sources)])
+    for found, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("memory", [None, 6])
+def test_heads_equal_keras(memory):
+    """With the same weights, masks included."""
+    rng = np.random.default_rng(1)
+    ours = Heads(8, 2, memory, dtype="float64")
+    ours.build((None, None, 8))
+    theirs = keras.layers.MultiHeadAttention(2, 4, dtype="float64")
+    theirs.build((None, 3, 8), (None, 5, memory or 8))
+    for variable in ours.trainable_variables:
+        variable.assign(rng.normal(size=variable.shape))
+    projections = [ours.query, ours.key_value] if memory else [ours.query]
+    counts = (1, 2) if memory else (3,)
+    kernels, biases = (
+        [each for dense, count in zip(projections, counts, strict=True) for each in np.split(of(dense), count, -1)]
+        for of in (lambda dense: dense.kernel.numpy(), lambda dense: dense.bias.numpy())
+    )
+    for dense, kernel, bias in zip(
+        (theirs.query_dense, theirs.key_dense, theirs.value_dense), kernels, biases, strict=True
+    ):
+        dense.kernel.assign(kernel.reshape(-1, 2, 4))
+        dense.bias.assign(bias.reshape(2, 4))
+    theirs.output_dense.kernel.assign(ours.output_projection.kernel.numpy().reshape(2, 4, 8))
+    theirs.output_dense.bias.assign(ours.output_projection.bias.numpy())
+    inputs, lengths = tf.constant(rng.normal(size=[2, 3, 8])), tf.constant([2, 3])
+    if memory:
+        attended, mask = tf.constant(rng.normal(size=[2, 5, 6])), padding_mask(lengths, 5, "float64")
+        found = ours(ours.project_queries(inputs), ours.project_memory(attended), mask, drop=tf.identity)
+        expected = theirs(inputs, attended, attention_mask=tf.sequence_mask(lengths, 5)[:, None])
+    else:
+        queries, own = ours.project(inputs)
+        found = ours(queries, own, causal_mask(3, "float64"), drop=tf.identity)
+        expected = theirs(inputs, inputs, use_causal_mask=True)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_sinusoids_are_those_of_the_paper():
+    """Sines of place / 10000^(i / (units / 2 - 1)), then cosines, as in tensor2tensor."""
+    found = sinusoids(tf.constant([0, 3, 50]), 6, "float64").numpy()
+    for row, place in enumerate((0, 3, 50)):
+        angles = [place / 10000 ** (i / 2) for i in range(3)]
+        np.testing.assert_allclose(found[row], [*np.sin(angles), *np.cos(angles)], atol=1e-12)
+
+
+def test_mistakes():
+    with pytest.raises(ValueError, match=r"units = 8 cannot be divided among heads = 3"):
+        TransformerEncoder(PIECES, 8, 1, 3, 4)
+    with pytest.raises(ValueError, match=r"shape \(9, 8\), and it needs \(5, 8\)"):
+        TransformerDecoder(5, 8, BOS, 8, 1, 2, 4, embeddings=TransformerEncoder(9, 8, 1, 2, 4).embeddings)
+
+
+@pytest.mark.parametrize("module", [layers, transformer])
+def test_doctests(module):
+    results = doctest.testmod(module)
+    assert results.attempted
+    assert not results.failed
