@@ -49,7 +49,7 @@ def _describe_part(node: Node) -> tuple:
 
 
 def _describe_graph(model: SplitModel, name: str, length: int, rows: int) -> tuple:
-    if name == list(model.nodes)[-1]:
+    if name in model.ends:
         return name, length, rows, "-", *("-" for _ in _KINDS)
     specs = tf.nest.map_structure(lambda spec: _with_rows(spec, rows), model.specs(name, length))
     residuals = model.nodes[name].part.build(*specs).residual_specs

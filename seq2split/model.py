@@ -142,8 +142,9 @@ class SplitModel:
         self._building = RLock()
         self._boundaries: dict[str, Nest] = {}
         self._own_field = {name: self._find_field(node) for name, node in self.nodes.items()}
-        self._ends = [name for name in self.nodes if not self._consumers(name)]
-        self._inner = [name for name in self.nodes if name not in self._ends]
+        self.ends = [name for name in self.nodes if not self._consumers(name)]
+        """The parts that no other reads, which hold losses."""
+        self._inner = [name for name in self.nodes if name not in self.ends]
         self._check_wiring()
         _check_compilation(jit_compile, rows, memory_buckets, row_multiple)
         self._rows = rows
@@ -153,7 +154,8 @@ class SplitModel:
     def compilations(self) -> int:
         """How many programs XLA has compiled, each pass of a part graph one; steps over seen buckets add none.
 
-        In training the last part's graphs have one program, and all others two: a forward and its backward.
+        In training the graphs of a part that holds a loss have one program, and all others two: a forward and its
+        backward.
         """
         return sum(graph.compilations for graph in self.graphs.values())
 
@@ -185,7 +187,7 @@ class SplitModel:
         step = _Step(self, batch, self.nodes)
         for name in self._inner:
             step.forward(name)
-        for name in self._ends:
+        for name in self.ends:
             step.losses_and_gradients(name)
         for name in reversed(self._inner):
             if not set(self._upstream(name)) <= set(frozen):
@@ -222,7 +224,7 @@ class SplitModel:
         if name not in self._inner:
             raise ValueError(
                 f"infer was asked for the rows of part {name!r}; expected one of {self._inner}. For what "
-                f"{' and '.join(self._ends)} returns call losses(batch)."
+                f"{' and '.join(self.ends)} returns call losses(batch)."
             )
         needed = self._upstream(name)
         step = _Step(self, batch, needed)
@@ -262,8 +264,8 @@ class SplitModel:
         memory = memory or self._memories(name)[-1]
         key = (name, length, *memory)
         if key not in self.graphs:
-            specs, compiled = self.specs(name, length, memory), self._memory is not None
-            self.graphs[key] = self.nodes[name].part.build(*specs, trace=(), jit_compile=compiled)
+            specs = self.specs(name, length, memory)
+            self.graphs[key] = self.nodes[name].part.build(*specs, trace=(), jit_compile=self.is_compiled)
         return self.graphs[key]
 
     def specs(self, name: str, length: int, memory: tuple[int, ...] = ()) -> list[Nest]:
@@ -276,7 +278,7 @@ class SplitModel:
 
     def handed_over(self, name: str, read: str, length: int, memory: tuple[int, ...]) -> Nest:
         """What a part graph, as of `graph`, reads of another part: a nest of specs."""
-        if self._memory is None:
+        if not self.is_compiled:
             return self.boundary(read)
         specs = self.graph(read, *self._memory.source(name, read, length, memory)).output_specs
         self.boundary(read)  # checks that it can cross
@@ -327,11 +329,11 @@ class SplitModel:
         return [futures[index].result() for index in range(len(items))]
 
     def _training_pass(self, name: str) -> str:
-        return "value_and_gradients" if name in self._ends else "forward"
+        return "value_and_gradients" if name in self.ends else "forward"
 
     def _means(self, step: _Step) -> Nest:
-        means = {name: step.mean(name) for name in self._ends}
-        return means if len(means) > 1 else means[self._ends[0]]
+        means = {name: step.mean(name) for name in self.ends}
+        return means if len(means) > 1 else means[self.ends[0]]
 
     def _sums(self, step: _Step, frozen: Collection[str]) -> dict[str, list]:
         """For each part its gradients, summed over its groups and over the parts that share a variable."""
@@ -412,7 +414,7 @@ class SplitModel:
                     f"before it: {sorted(seen)}. Order the nodes so."
                 )
             seen.add(node.name)
-        for name in self._ends:
+        for name in self.ends:
             if not self._own_field[name]:
                 raise ValueError(
                     f"no part reads the outputs of {name!r}, so that it holds a loss, but it reads no batch field: let "

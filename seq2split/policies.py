@@ -98,16 +98,9 @@ class Policy(ABC):
         return f"policies.{self.name}"
 
 
-class _Needed(Policy):
-    name = "needed"
-
-    def recipe(self, region: Region) -> Recipe:
-        return Recipe(region.reads, [])
-
-
-class _All(Policy):
-    name = "all"
-    keeps_everything = True
+class _Read(Policy):
+    def __init__(self, name: str, keeps_everything: bool):
+        self.name, self.keeps_everything = name, keeps_everything
 
     def recipe(self, region: Region) -> Recipe:
         return Recipe(region.reads, [])
@@ -275,9 +268,9 @@ def _candidate(tensor: tf.Tensor, region: Region) -> Candidate:
     return Candidate(tensor.name.removesuffix(":0"), tensor.op.type, tensor.shape, tensor.dtype, region.is_read(tensor))
 
 
-needed = _Needed()
+needed = _Read("needed", keeps_everything=False)
 inputs = _Inputs()
-everything = _All()
+everything = _Read("all", keeps_everything=True)
 
 
 def save(which: Which) -> Policy:

@@ -469,7 +469,7 @@ def test_dropout_takes_weights_of_every_float_type(dtype):
     assert 300 < float(tf.reduce_sum(tf.cast(drop(tf.ones([1000], dtype), 0) > 0, tf.float32))) < 700
 
 
-@pytest.mark.parametrize("module", ["attention", "dropout", "output", "products", "recurrent"])
+@pytest.mark.parametrize("module", ["attention", "dropout", "masks", "output", "products", "recurrent", "transformer"])
 def test_doctests(module):
     results = doctest.testmod(importlib.import_module(f"seq2split.layers.{module}"))
     assert results.attempted or module == "attention"  # its layers are called by those of the models

@@ -13,22 +13,13 @@ from efficiency.layouts import LAYOUTS, layout_of
 from efficiency.plan import BUCKETED, GROWING, Plan
 from efficiency.records import Record, Records
 from efficiency.targets import is_pair
+from seq2split import plots
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
-BLUE, ORANGE, GREEN, VERMILLION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
-STYLE = {
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.3,
-    "axes.axisbelow": True,
-    "figure.constrained_layout.use": True,
-    "savefig.dpi": 160,
-    "font.size": 10,
-    "axes.titlesize": 10.5,
-}
+BLUE, ORANGE, GREEN, VERMILLION, PURPLE, *_ = plots.COLOURS
+STYLE = plots.STYLE | {"figure.constrained_layout.use": True, "axes.titlesize": 10.5}
 LAYOUT_LINES = {
     "homogeneous": ("a bucket for each side\n(split, joint-pairs)", BLUE, "o"),
     "diagonal": ("a bucket for both sides\n(diagonal)", VERMILLION, "s"),

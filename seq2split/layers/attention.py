@@ -12,9 +12,9 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+from seq2split.layers.masks import additive_mask
 from seq2split.layers.weights import add_weight
 
-_MASKED = -1e9  # a score whose softmax is exactly zero; finite, for rows that have no real position at all
 _unconverted = tf.autograph.experimental.do_not_convert
 
 
@@ -54,7 +54,8 @@ class Attention(keras.Layer):
         """Projects the memory once for all queries: `values [rows, time, features]`, `lengths [rows]`."""
         values = tf.cast(values, self.compute_dtype)
         keys = tf.einsum("rtf,fu->rtu", values, tf.cast(self.kernel.value, self.compute_dtype))
-        return Memory(values, keys, _mask(lengths, values, self.variable_dtype))
+        real = tf.sequence_mask(lengths, tf.shape(values)[1])[:, None]
+        return Memory(values, keys, additive_mask(real, self.variable_dtype))
 
     @_unconverted
     def call(
@@ -108,9 +109,3 @@ class Bahdanau(Attention):
         projected = tf.cast(projected, self.variable_dtype) + self.bias.value
         hidden = tf.tanh(projected[:, :, None] + tf.cast(keys, self.variable_dtype)[:, None])
         return tf.einsum("rqtu,u->rqt", hidden, self.score.value[:, 0])
-
-
-def _mask(lengths: tf.Tensor, values: tf.Tensor, dtype: str) -> tf.Tensor:
-    real = tf.sequence_mask(lengths, tf.shape(values)[1])[:, None]
-    masked = max(_MASKED, float(tf.as_dtype(dtype).min) / 2)  # float16 ends at -65504, and a score is added yet
-    return tf.where(real, tf.zeros([], dtype), tf.constant(masked, dtype))

@@ -7,6 +7,7 @@ so have the same rows once an update has moved the weights; nothing has to be sa
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -40,6 +41,11 @@ def dropout(rate: float, seed: int, pieces: tf.Tensor, weights: tf.Tensor) -> Ca
     bits = tf.bitcast(weights, _INTEGERS[weights.dtype.size])
     drawn = (_digest(pieces) + _digest(bits)) % _PRIME
     return lambda values, mask: tf.nn.experimental.stateless_dropout(values, rate, tf.stack([seed + mask, drawn]))
+
+
+def chosen_seed(given: int | None) -> int:
+    """A seed: the one that is given, or a new one, which `random.seed` repeats."""
+    return random.randrange(2**31) if given is None else given
 
 
 def _digest(integers: tf.Tensor) -> tf.Tensor:

@@ -116,7 +116,6 @@ class Level(keras.Layer):
         Returns:
             `[rows, time, units]`, and the keys and values of all positions so far.
         """
-
         shared = seen is not None
 
         def attend(inputs):

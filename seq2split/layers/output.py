@@ -19,6 +19,27 @@ from seq2split.layers.products import widened
 _LEAST = 1e-37  # the least probability that every float type but float16 holds in full precision
 
 
+def projected_logits(features: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, compute_dtype: str) -> tf.Tensor:
+    """The logits `features @ kernel^T + bias`, as `projected_cross_entropy` takes their softmax.
+
+    Args:
+        features: `[positions, units]`, float.
+        kernel: `[classes, units]`, of any float dtype.
+        bias: `[classes]`, in the dtype of the result.
+        compute_dtype: Of the product.
+
+    Returns:
+        `[positions, classes]`.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> projected_logits(tf.ones([1, 3]), tf.ones([2, 3]), tf.constant([0.0, 0.5]), "float32").numpy().tolist()
+        [[3.0, 3.5]]
+    """
+    features, kernel = (tf.cast(factor, compute_dtype) for factor in (features, kernel))
+    return tf.cast(tf.matmul(features, kernel, transpose_b=True), bias.dtype) + bias
+
+
 def projected_cross_entropy(
     features: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, labels: tf.Tensor, *, smoothing: float, compute_dtype: str
 ) -> tuple[tf.Tensor, tf.Tensor]:

@@ -17,9 +17,9 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+from seq2split.layers.masks import additive_mask
 from seq2split.layers.weights import add_weight
 
-_MASKED = -1e9  # a score whose softmax is exactly zero; finite, for rows that have no real position at all
 _EPSILON = 1e-6  # of the variance
 _unconverted = tf.autograph.experimental.do_not_convert
 
@@ -160,14 +160,13 @@ class Heads(keras.Layer):
 
 def padding_mask(lengths: tf.Tensor, time: int | tf.Tensor, dtype: str) -> tf.Tensor:
     """What keeps padding from being attended to: `[rows, 1, 1, time]`, zero or a large negative number."""
-    real = tf.sequence_mask(lengths, time)[:, None, None]
-    return tf.where(real, tf.zeros([], dtype), tf.constant(_least(dtype), dtype))
+    return additive_mask(tf.sequence_mask(lengths, time)[:, None, None], dtype)
 
 
 def causal_mask(time: int | tf.Tensor, dtype: str) -> tf.Tensor:
     """What keeps a position from attending to later ones: `[time, time]`."""
     places = tf.range(time)
-    return tf.where(places[:, None] >= places, tf.zeros([], dtype), tf.constant(_least(dtype), dtype))
+    return additive_mask(places[:, None] >= places, dtype)
 
 
 def sinusoids(places: tf.Tensor, units: int, dtype: str) -> tf.Tensor:
@@ -176,7 +175,3 @@ def sinusoids(places: tf.Tensor, units: int, dtype: str) -> tf.Tensor:
     rates = tf.exp(tf.range(half, dtype=dtype) * tf.constant(-9.210340371976184 / max(1, half - 1), dtype))
     angles = tf.cast(places, dtype)[:, None] * rates
     return tf.concat([tf.sin(angles), tf.cos(angles)], 1)[:, :units]
-
-
-def _least(dtype: str) -> float:
-    return max(_MASKED, float(tf.as_dtype(dtype).min) / 2)  # float16 ends at -65504, and a score is added yet

@@ -6,7 +6,6 @@ https://arxiv.org/abs/1409.0473 and Luong et al. (2015), https://arxiv.org/abs/1
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -15,9 +14,9 @@ import keras
 import tensorflow as tf
 
 from seq2split.carry import Sequences
-from seq2split.layers import GRU, LSTM, Bahdanau, Luong, Memory, projected_cross_entropy
+from seq2split.layers import GRU, LSTM, Bahdanau, Luong, Memory, projected_cross_entropy, projected_logits
 from seq2split.layers.attention import Attention
-from seq2split.layers.dropout import dropout
+from seq2split.layers.dropout import chosen_seed, dropout
 from seq2split.layers.embeddings import own_or_shared
 from seq2split.layers.recurrent import State
 from seq2split.layers.weights import add_weight
@@ -84,7 +83,7 @@ class Encoder(keras.Layer):
         if units % len(directions):
             raise ValueError(f"Encoder: units = {units} cannot be halved between two directions; make it even.")
         self.embeddings = own_or_shared(self, vocabulary, embedding, embeddings)
-        self.dropout, self.seed = dropout, _seed(seed)
+        self.dropout, self.seed = dropout, chosen_seed(seed)
         self.levels = [
             [
                 _recurrent(self, cell, units // len(directions), units if depth else embedding, depth, reverse)
@@ -177,7 +176,7 @@ class Decoder(keras.Layer):
         self.bos, self.label_smoothing = bos, label_smoothing
         self.attends_first = attention == "bahdanau"
         self.embeddings = own_or_shared(self, vocabulary, embedding, embeddings)
-        self.dropout, self.seed = dropout, _seed(seed)
+        self.dropout, self.seed = dropout, chosen_seed(seed)
         memories = [memory] if isinstance(memory, int) else list(memory)
         first = embedding + sum(memories) if self.attends_first else embedding
         self.levels = [_recurrent(self, cell, units, units if depth else first, depth) for depth in range(layers)]
@@ -281,7 +280,8 @@ class Decoder(keras.Layer):
         """
         attend = partial(self._attend_together, memories)
         features, weights, state = self._decode(pieces[None], state, attend, drop=lambda values, _: values)
-        return self._logits(features[0]), state, tuple(each[:, 0] for each in weights)
+        logits = projected_logits(features[0], self._projection(), self.output_bias.value, self.compute_dtype)
+        return logits, state, tuple(each[:, 0] for each in weights)
 
     def _previous(self, labels: tf.Tensor) -> tf.Tensor:
         """What stands before each of `labels [time, rows]`."""
@@ -360,11 +360,6 @@ class Decoder(keras.Layer):
             outputs.append(state[0])
         return tf.stack(outputs), tf.stack(read), weights, state
 
-    def _logits(self, features: tf.Tensor) -> tf.Tensor:
-        """`[positions, units]` to `[positions, vocabulary]`."""
-        features, kernel = (tf.cast(factor, self.compute_dtype) for factor in (features, self._projection()))
-        return tf.cast(tf.matmul(features, kernel, transpose_b=True), self.variable_dtype) + self.output_bias.value
-
     def _projection(self) -> tf.Tensor:
         return (self.embeddings if self.projection is None else self.projection).value
 
@@ -372,10 +367,6 @@ class Decoder(keras.Layer):
 def _last(tensor: tf.Tensor) -> int | tf.Tensor:
     """The size of the last axis, as it is known."""
     return tf.shape(tensor)[-1] if tensor.shape[-1] is None else tensor.shape[-1]
-
-
-def _seed(given: int | None) -> int:
-    return random.randrange(2**31) if given is None else given
 
 
 def _recurrent(layer: keras.Layer, cell: str, units: int, inputs: int, depth: int, reverse: bool = False) -> LSTM | GRU:

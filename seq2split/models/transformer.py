@@ -8,7 +8,6 @@ one after the other.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,7 +15,8 @@ import keras
 import tensorflow as tf
 
 from seq2split.carry import Sequences
-from seq2split.layers import projected_cross_entropy
+from seq2split.layers import projected_cross_entropy, projected_logits
+from seq2split.layers.dropout import chosen_seed
 from seq2split.layers.embeddings import Positions, own_or_shared
 from seq2split.layers.level import Drops, Level, Rates
 from seq2split.layers.transformer import KeysValues, Normalization, causal_mask, padding_mask
@@ -92,7 +92,7 @@ class TransformerEncoder(keras.Layer):
         **options,
     ):
         super().__init__(autocast=False, **options)
-        self.rates, self.seed = rates, _seed(seed)
+        self.rates, self.seed = rates, chosen_seed(seed)
         self.embeddings = own_or_shared(self, vocabulary, units, embeddings)
         self.positions = Positions.of(self, positions, longest, units)
         self.levels = [
@@ -179,7 +179,7 @@ class TransformerDecoder(keras.Layer):
     ):
         super().__init__(autocast=False, **options)
         self.bos, self.label_smoothing = bos, label_smoothing
-        self.rates, self.seed = rates, _seed(seed)
+        self.rates, self.seed = rates, chosen_seed(seed)
         self.embeddings = own_or_shared(self, vocabulary, units, embeddings)
         self.positions = Positions.of(self, positions, longest, units)
         memories = [memory] if isinstance(memory, int) else list(memory)
@@ -295,11 +295,10 @@ class TransformerDecoder(keras.Layer):
             values, seen = level(values, None, _of_level(memories, depth), state[depth], drops=drops)
             after.append(seen)
         features = (values if self.last is None else self.last(values))[:, 0]
-        features, kernel = (tf.cast(factor, self.compute_dtype) for factor in (features, self._projection()))
-        logits = tf.cast(tf.matmul(features, kernel, transpose_b=True), self.variable_dtype)
+        logits = projected_logits(features, self._projection(), self.output_bias.value, self.compute_dtype)
         weights = [tf.reduce_mean(each, 1) for each in drops.weights[-len(memories) :]]  # [sentences, width, time]
         flat = tuple(tf.reshape(each, [-1, tf.shape(each)[2]]) for each in weights)
-        return logits + self.output_bias.value, tuple(after), flat
+        return logits, tuple(after), flat
 
     @property
     def _head_units(self) -> int:
@@ -337,7 +336,3 @@ def _last_norm(layer: keras.Layer, norm: str, units: int) -> Normalization | Non
     with keras.name_scope(layer.name), keras.name_scope(last.name):
         last.build((None, None, units))
     return last
-
-
-def _seed(given: int | None) -> int:
-    return random.randrange(2**31) if given is None else given
