@@ -74,7 +74,7 @@ class BatchPlan:
         corpus: The sentence pairs; more than pairs, where there are more sides than two.
         buckets: Of each side.
         mode: `homogeneous` fills batches with pairs of one bucket pair, and makes mixed batches of those that are left
-            over at the end of an epoch; `mixed` shuffles all uniformly.
+            over, similar ones together; `mixed` shuffles all uniformly.
         tokens: Budget of a batch in padded positions of all sides.
         row_multiple: Rows of a homogeneous batch are a multiple of this where the budget allows it.
         seed: Of the shuffling.
@@ -110,11 +110,14 @@ class BatchPlan:
         if self._mode == "mixed":
             return self._fill(order)
         full, left = self._homogeneous(order)
-        batches = full + self._fill(random.permutation(left))
+        batches = full + self._fill(left)
         return [batches[at] for at in random.permutation(len(batches))]
 
     def _homogeneous(self, order: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-        """The full batches of each bucket pair, and the rows that are left over."""
+        """The full batches of each bucket pair, and the rows that are left over, in the order of the pairs.
+
+        So a batch of what is left over spans few buckets, and runs in few graphs.
+        """
         pairs = self._pairs[order]
         batches, left = [], [order[:0]]
         for pair in np.unique(pairs):

@@ -27,10 +27,10 @@ class History:
             file.write(json.dumps(entry) + "\n")
 
     def rewind(self, step: int) -> None:
-        """Drops what was measured after a step, to which the run was set back."""
+        """Drops what was measured after a step, to which the run was set back, and of an average, which is made anew."""
         if self._path.exists():
-            lines = [json.dumps(entry) + "\n" for entry in read_history(self._path) if entry["step"] <= step]
-            write_atomically(self._path, "".join(lines).encode())
+            kept = [each for each in read_history(self._path) if each["step"] <= step and "average_loss" not in each]
+            write_atomically(self._path, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
 
 
 def read_history(path: Path) -> list[Entry]:
@@ -42,8 +42,9 @@ def read_history(path: Path) -> list[Entry]:
     Returns:
         In order: of each logged step `step`, `seconds` (of training and validating so far), `tokens` (real positions of
         all sides so far), `loss`, `nll`, `perplexity`, `tokens_per_second`, `padding` and learning rates; of each
-        validation `step`, `seconds`, `tokens`, `validation_loss`, `validation_perplexity` and `validation_bleu`. A last
-        line that a killed process left unfinished is not among them.
+        validation `step`, `seconds`, `tokens`, `validation_loss`, `validation_perplexity` and `validation_bleu`; of the
+        average of models likewise `average_loss` and so on. A last line that a killed process left unfinished is not
+        among them.
 
     Raises:
         ValueError: There is no history, or a line of it is damaged.

@@ -169,6 +169,7 @@ class Trainer:
             better = self._figure(result) > self.progress.best
             if better:
                 self._checkpoints.save_average()
+        self._note(average_loss=result.loss, average_perplexity=result.perplexity, average_bleu=result.bleu)
         verdict = "better than the best: it is the model of this run" if better else "no better than the best"
         say(f"average of the models of steps {', '.join(map(str, steps))}: validation {result}, {verdict}")
 

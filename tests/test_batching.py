@@ -108,6 +108,16 @@ def test_left_over_rows_of_several_pairs_share_batches():
     assert sorted(batch.tolist()) == [0, 1, 2]
 
 
+def test_left_over_rows_stay_with_their_pair():
+    """A row of each of 16 pairs, and batches of four rows of equal cost: shuffled they would mix all the pairs."""
+    corpus = make_corpus(list(itertools.product([1, 2, 3, 4], [1, 2, 3, 4])))
+    buckets = Buckets([1, 2, 3, 4])
+    plan = BatchPlan(corpus, {"source": buckets, "target": buckets}, tokens=20, row_multiple=8)
+    for rows in plan.epoch(0):
+        assert sorted(rows) == list(range(min(rows), max(rows) + 1))
+        assert len({corpus.lengths("source")[row] for row in rows}) <= 2
+
+
 @every_mode
 def test_plan_follows_from_seed_and_epoch(mode):
     corpus = random_corpus(60)

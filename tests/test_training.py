@@ -468,6 +468,8 @@ def test_a_worse_average_is_not_the_model(experiment, tmp_path, monkeypatch, cap
     assert "no better than the best" in capsys.readouterr().err
     average_run(experiment, tmp_path, monkeypatch, [5.5])  # finished before: it is only averaged again
     assert (tmp_path / "average").exists()
+    averages = [entry["average_bleu"] for entry in read_history(tmp_path / "history.jsonl") if "average_bleu" in entry]
+    assert averages == [5.5]
     with pytest.raises(StopIteration):
         average_run(experiment, tmp_path, monkeypatch, [], steps=12)
     assert not (tmp_path / "average").exists()
