@@ -27,7 +27,7 @@ class History:
             file.write(json.dumps(entry) + "\n")
 
     def rewind(self, step: int) -> None:
-        """Drops what was measured after a step, to which the run was set back, and of an average, which is made anew."""
+        """Drops what was measured after a step, to which the run was set back, and of an average: it is made anew."""
         if self._path.exists():
             kept = [each for each in read_history(self._path) if each["step"] <= step and "average_loss" not in each]
             write_atomically(self._path, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
