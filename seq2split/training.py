@@ -128,9 +128,12 @@ class Trainer:
 
     def _add_session(self) -> None:
         """Records what goes on with the run from here."""
-        translator = self.translator
         add_session(
-            self._sessions, step=int(self.progress.step), seed=translator.config.seed, threads=translator.threads
+            self._sessions,
+            step=int(self.progress.step),
+            seed=self.translator.config.seed,
+            threads=self.translator.threads,
+            parameters=sum(math.prod(variable.shape) for variable in self._updater.variables),
         )
 
     def _finished(self) -> bool:
