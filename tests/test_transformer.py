@@ -124,6 +124,37 @@ def test_split_equals_joint(options):
     assert model.traces == before
 
 
+@pytest.mark.parametrize("options", SUBJECTS[1:3], ids=lambda options: "-".join(map(str, options.values())))
+def test_split_equals_joint_in_float32(options):
+    encoders, decoder = make_layers(options, "float32")
+    losses, gradients = make_model(encoders, decoder).loss_and_gradients(make_batch())
+    expected = joint(encoders, decoder, make_batch())
+    assert_equal((losses, by_variable(encoders, decoder, gradients)), expected, 1e-5)
+
+
+def test_each_forward_runs_once_for_each_group():
+    """Counted inside the parts: neither a backward nor the decoder's gradients run a forward again."""
+    encoders, decoder = make_layers(SUBJECTS[1])
+    counters = {layer.name: tf.Variable(0, trainable=False) for layer in (*encoders, decoder)}
+
+    def counted(layer):
+        def call(*inputs, training=False):
+            counters[layer.name].assign_add(1)
+            return layer(*inputs, training=training)
+
+        return s2s.Part(call, variables=layer.trainable_variables, name=layer.name)
+
+    first = s2s.Node(counted(encoders[0]), ["source"], s2s.Buckets([2, 4]))
+    model = s2s.SplitModel([first, s2s.Node(counted(decoder), ["encoder", "target"], s2s.Buckets([2, 4]))])
+    model.build(progress=False)
+    for counter in counters.values():
+        counter.assign(0)
+    losses, gradients = model.loss_and_gradients(make_batch())
+    assert {name: int(counter) for name, counter in counters.items()} == {"encoder": 2, "decoder": 2}
+    expected = joint(encoders, decoder, make_batch())
+    assert_equal((losses, by_variable(encoders, decoder, gradients)), expected)
+
+
 @every_subject
 def test_mixed_equals_homogeneous(options):
     """Each row alone, weighed by its target positions."""
