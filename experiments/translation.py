@@ -31,6 +31,7 @@ from seq2split.text import read_lines
 
 FOLDER = Path(__file__).parent
 DATA = FOLDER.parent / "data" / "multi30k"
+SPLITS = ("train", "val", "test_2016_flickr")
 LANGUAGES = {"de": "German", "fr": "French"}
 CONFIGS = {"lstm": "multi30k_en_{}.toml", "transformer": "multi30k_en_{}_transformer.toml"}
 BEAMS = (1, 5)
@@ -53,6 +54,11 @@ class Trial:
     language: str
     config: Path
     settings: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def sides(self) -> dict[str, str]:
+        """The language of each side."""
+        return {"source": "en", "target": self.language}
 
     @property
     def overrides(self) -> list[str]:
@@ -117,7 +123,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=Path, default=Path("runs/translation"), help="default: %(default)s")
     parser.add_argument("--only", default=".*", metavar="REGEX", help="of names of runs; the table has what is done")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="for a trial run of all")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the raw files (default: data/multi30k)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key in every run")
     parser.add_argument("--list", action="store_true", help="show the runs, and do none")
     chosen = parser.parse_args()
     trials = translation_trials() | batch_trials()
@@ -126,11 +133,11 @@ def main() -> int:
         if chosen.list:
             print("\n".join(f"{trial.name}: {trial.config.name} {' '.join(trial.overrides)}" for trial in picked))
             return 0
-        _check(chosen.only, picked)
+        _check(chosen, picked)
         for number, trial in enumerate(picked, 1):
             print(f"\n{trial.name}, {number} of {len(picked)}", file=sys.stderr)
-            _do(trial, chosen.runs / trial.name, chosen.set)
-        print(_report(chosen.runs))
+            _do(trial, chosen)
+        print(_report(chosen))
     except (ValueError, OSError, ImportError) as error:
         print(f"{Path(__file__).name}: {error}", file=sys.stderr)
         return 2
@@ -141,31 +148,39 @@ def main() -> int:
     return 0
 
 
-def _check(pattern: str, picked: Sequence[Trial]) -> None:
+def _check(chosen: argparse.Namespace, picked: Sequence[Trial]) -> None:
     """Looks for what would only be missed after hours of training."""
     check_matplotlib()
     if not picked:
-        raise ValueError(f"--only {pattern}: no run has such a name; --list shows them")
+        raise ValueError(f"--only {chosen.only}: no run has such a name; --list shows them")
     for language in ("en", *dict.fromkeys(trial.language for trial in picked)):
-        for split in ("train", "val", "test_2016_flickr"):
-            path = DATA / f"{split}.{language}.gz"
+        for split in SPLITS:
+            path = chosen.data / f"{split}.{language}.gz"
             if not path.exists():
-                raise FileNotFoundError(f"{path} is missing: run python data/multi30k.py first")
+                raise FileNotFoundError(
+                    f"{path} is missing: run python data/multi30k.py, or give its folder with --data"
+                )
 
 
-def _do(trial: Trial, path: Path, overrides: Sequence[str]) -> None:
+def _do(trial: Trial, chosen: argparse.Namespace) -> None:
     """Trains a run and translates the test set, unless it was done with the same settings."""
-    settings = [*trial.overrides, *overrides]
+    path = chosen.runs / trial.name
+    train, valid, test = (
+        {side: chosen.data / f"{split}.{language}.gz" for side, language in trial.sides.items()} for split in SPLITS
+    )
+    corpora = [f"data.train_{side}={file.resolve()}" for side, file in train.items()]
+    corpora += [f"data.valid_{side}={file.resolve()}" for side, file in valid.items()]
+    settings = [*corpora, *trial.overrides, *chosen.set]
     translations = {beam: _translations(path, beam) for beam in BEAMS}
     if all(file.exists() for file in translations.values()):
-        if not differences(load(path / "config.toml"), load(trial.config, settings)):
-            return
-        raise ValueError(f"{path} was done with other settings: delete it, or give other --runs")
-    given = [argument for setting in settings for argument in ("--set", setting)]
-    _call("train", trial.config, "--run", path, *given)
-    source, reference = (DATA / f"test_2016_flickr.{language}.gz" for language in ("en", trial.language))
+        changed = differences(load(path / "config.toml"), load(trial.config, settings))
+        if changed:
+            raise ValueError(f"{path} was done with other settings of {', '.join(changed)}: delete it, or give --runs")
+        return
+    _call("train", trial.config, "--run", path, *(argument for each in settings for argument in ("--set", each)))
     for beam, file in translations.items():
-        _call("evaluate", path, "--source", source, "--reference", reference, "--beam", beam, "--output", file)
+        files = ("--source", test["source"], "--reference", test["target"], "--output", file)
+        _call("evaluate", path, *files, "--beam", beam)
 
 
 def _call(*arguments: object) -> None:
@@ -185,9 +200,10 @@ def _translations(path: Path, beam: int) -> Path:
     return path / f"test_2016_flickr.beam{beam}.txt"
 
 
-def _report(runs: Path) -> str:
+def _report(chosen: argparse.Namespace) -> str:
     """Writes the tables of all that is done, and draws the curves."""
-    translated, batched = _outcomes(runs, translation_trials()), _outcomes(runs, batch_trials())
+    runs = chosen.runs
+    translated, batched = (_outcomes(chosen, trials) for trials in (translation_trials(), batch_trials()))
     sections = [_languages(translated), _details(translated), _batches(batched)]
     text = "\n\n".join(section for section in sections if section)
     write_atomically(runs / "results.md", (text + "\n").encode())
@@ -197,14 +213,14 @@ def _report(runs: Path) -> str:
     return text
 
 
-def _outcomes(runs: Path, trials: Mapping[str, Trial]) -> dict[str, Outcome]:
+def _outcomes(chosen: argparse.Namespace, trials: Mapping[str, Trial]) -> dict[str, Outcome]:
     """Of the trials that are done."""
     found = {}
     for name, trial in trials.items():
-        path = runs / name
+        path = chosen.runs / name
         if not all(_translations(path, beam).exists() for beam in BEAMS):
             continue
-        reference = read_lines(DATA / f"test_2016_flickr.{trial.language}.gz")
+        reference = read_lines(chosen.data / f"test_2016_flickr.{trial.language}.gz")
         scores = {beam: score(read_lines(_translations(path, beam)), reference, BOOTSTRAP) for beam in BEAMS}
         parameters = read_sessions(path / "run.json")[-1]["parameters"]
         found[name] = Outcome(scores, read_history(path / "history.jsonl"), parameters)
