@@ -440,11 +440,33 @@ def test_widened_products_add_the_products_of_what_was_added(axis, size):
     assert_close(wide[0] @ wide[1], expected)
 
 
-def test_dropout_drops_its_share_and_keeps_the_mean():
-    drop = dropout(0.3, 1, tf.constant([[4, 5]]), tf.ones([2]))
-    found = drop(tf.ones([200, 500]), 0).numpy()
-    assert abs((found == 0).mean() - 0.3) < 0.01
-    np.testing.assert_allclose(found[found > 0], 1 / 0.7, rtol=1e-6)
+@pytest.mark.parametrize("rate", [0.01, 0.3, 0.99])
+def test_dropout_drops_its_share_and_keeps_the_mean(rate):
+    """Also of every fourth value, and of neighbours alike: four masks come out of one random number."""
+    drop = dropout(rate, 1, tf.constant([[4, 5]]), tf.ones([2]))
+    found = drop(tf.ones([200, 501]), 0).numpy()
+    zeros, spread = (found == 0).ravel(), 5 * (rate * (1 - rate) / found.size) ** 0.5
+    assert abs(zeros.mean() - rate) < spread
+    assert all(abs(zeros[start::4].mean() - rate) < 2 * spread for start in range(4))
+    assert abs((zeros[1:] & zeros[:-1]).mean() - rate**2) < 2 * spread
+    np.testing.assert_allclose(found[found > 0], 1 / (1 - rate), rtol=1e-3)
+
+
+@pytest.mark.parametrize(("rate", "zeros"), [(0.0, 0), (1e-9, 0), (1 - 1e-9, 1)])
+def test_dropout_of_next_to_nothing_and_of_next_to_all(rate, zeros):
+    found = dropout(rate, 1, tf.constant([[4, 5]]), tf.ones([2]))(tf.ones([100]), 0).numpy()
+    assert (found == 0).mean() == zeros
+    assert np.isfinite(found).all()
+
+
+def test_dropout_has_the_same_mask_in_both_passes():
+    values = tf.constant(np.random.default_rng(0).normal(size=(7, 3)), tf.bfloat16)
+    drop = dropout(0.4, 1, tf.constant([[4, 5]]), tf.ones([2]))
+    with tf.GradientTape() as tape:
+        tape.watch(values)
+        dropped = drop(values, 0)
+    np.testing.assert_array_equal(dropped, values * tape.gradient(dropped, values))
+    assert drop(tf.zeros([0, 3]), 0).shape == (0, 3)
 
 
 def test_dropout_depends_on_everything_that_it_is_given():
