@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -75,12 +74,12 @@ def test_results_table(tmp_path, multi30k):
     assert done.returncode == 0, done.stderr
     results = (tmp_path / "runs" / "results.md").read_text()
     assert done.stdout.endswith(results)
-    (row,) = re.findall(r"^\| en_fr_transformer_bfloat16 \|.*$", results, re.MULTILINE)
-    cells = [cell.strip() for cell in row.strip("|").split("|")]
-    assert len(cells) == 9
-    assert all(float(cell) >= 0 for cell in cells[1:6])
-    assert cells[8] == "0.02 M"
-    assert len(re.findall(r"^\| en_de_lstm_mixed \|", results, re.MULTILINE)) == 3
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in results.splitlines()]
+    models, penalties = (row for row in rows if row[0] == "en_fr_transformer_bfloat16")
+    assert (len(models), models[-1]) == (9, "0.02 M")
+    assert len(penalties) == 7
+    assert all(float(cell) >= 0 for cell in (*models[1:6], *penalties[1:]))
+    assert [row[1] for row in rows if row[0] == "en_de_lstm_mixed"] == ["test, greedy", "test, beam 5", "validation"]
     for picture in ("en_fr.png", "batches.png"):
         assert (tmp_path / "runs" / picture).stat().st_size > 10_000
     again = run_translation(*options)
@@ -88,6 +87,12 @@ def test_results_table(tmp_path, multi30k):
     other = run_translation(*options, "--set", "model.units=16", "--set", "model.embedding=16")
     assert other.returncode == 2
     assert "was done with other settings of model.embedding, model.units" in other.stderr
+    longest = tmp_path / "runs" / "en_de_lstm_mixed_2" / "test_2016_flickr.beam5.txt"
+    before = longest.stat().st_mtime_ns
+    searched = run_translation(*options, "--only", "en_de_lstm_mixed_2", "--set", "search.length_penalty=2")
+    assert searched.returncode == 0, searched.stderr
+    assert "changed in this run: search.length_penalty" in searched.stderr
+    assert longest.stat().st_mtime_ns > before
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""The parts of translation.py, which trains every model of the results table."""
