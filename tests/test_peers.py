@@ -12,31 +12,52 @@ import pytest
 
 import seq2split as s2s
 from seq2split.carry import Sequences
-from seq2split.models import Decoder, Encoder
+from seq2split.models import Decoder, Encoder, TransformerDecoder, TransformerEncoder
 
 sys.path.append(str(Path(__file__).parents[1] / "experiments"))
 from efficiency import peers
+from efficiency.naming import variables_of, weights_of
 
 SOURCES, TARGETS, EMBEDDING, UNITS, BOS = 13, 11, 5, 6, 2
+LAYERS, HEADS, FEEDFORWARD = 2, 3, 10
 MISSING = peers.available()
 needs_torch = pytest.mark.skipif(MISSING["torch"] is not None, reason=f"PyTorch: {MISSING['torch']}")
 needs_jax = pytest.mark.skipif(MISSING["jax"] is not None, reason=f"JAX: {MISSING['jax']}")
+
+
+def make_torch(weights, precision="float32"):
+    return peers.TorchSubject(weights, BOS, precision, 2, 1e-2, heads_of(weights))
+
+
+def make_jax(weights):
+    return peers.JaxSubject(weights, BOS, 1e-2, heads_of(weights))
+
+
+def heads_of(weights):
+    return HEADS if "encoder/last_norm/scale" in weights else None
+
+
+def recurrent(bidirectional=False, layers=1, **options):
+    encoder = Encoder(SOURCES, EMBEDDING, UNITS, layers=layers, bidirectional=bidirectional, name="encoder")
+    return encoder, Decoder(TARGETS, UNITS, BOS, units=UNITS, name="decoder", **{"embedding": EMBEDDING, **options})
+
+
+def transformer(**options):
+    inner = LAYERS, HEADS, FEEDFORWARD
+    encoder = TransformerEncoder(SOURCES, UNITS, *inner, name="encoder")
+    return encoder, TransformerDecoder(TARGETS, UNITS, BOS, UNITS, *inner, name="decoder", **options)
+
+
 every_peer = pytest.mark.parametrize(
     "make",
-    [
-        pytest.param(
-            lambda weights: peers.TorchSubject(weights, BOS, "float32", 2, 1e-2), id="torch", marks=needs_torch
-        ),
-        pytest.param(lambda weights: peers.JaxSubject(weights, BOS, 1e-2), id="jax", marks=needs_jax),
-    ],
+    [pytest.param(make_torch, id="torch", marks=needs_torch), pytest.param(make_jax, id="jax", marks=needs_jax)],
 )
 
 
-@pytest.fixture(scope="module")
-def layers():
+@pytest.fixture(scope="module", params=[recurrent, transformer], ids=lambda make: make.__name__)
+def layers(request):
     """Every weight is random, so that no bias hides behind zeros."""
-    encoder = Encoder(SOURCES, EMBEDDING, UNITS, bidirectional=False, name="encoder")
-    decoder = Decoder(TARGETS, UNITS, BOS, EMBEDDING, UNITS, name="decoder")
+    encoder, decoder = request.param()
     rng = np.random.default_rng(1)
     for variable in encoder.trainable_variables + decoder.trainable_variables:
         variable.assign(rng.normal(size=variable.shape) * 0.5)
@@ -73,7 +94,7 @@ def expected(layers, batch):
         for layer in layers
         for variable, gradient in zip(layer.trainable_variables, map(dense, gradients[layer.name]), strict=True)
     }
-    return float(loss), {name: found[id(variable)] for name, variable in peers.variables_of(*layers).items()}
+    return float(loss), {name: found[id(variable)] for name, variable in variables_of(*layers).items()}
 
 
 def dense(gradient):
@@ -84,7 +105,7 @@ def dense(gradient):
 
 @every_peer
 def test_losses_and_gradients_are_those_of_ours(make, layers, batch, expected):
-    loss, gradients = make(peers.weights_of(*layers)).loss_and_gradients(batch)
+    loss, gradients = make(weights_of(*layers)).loss_and_gradients(batch)
     assert loss == pytest.approx(expected[0], rel=1e-5)
     assert gradients.keys() == expected[1].keys()
     for name, gradient in expected[1].items():
@@ -95,24 +116,24 @@ def test_losses_and_gradients_are_those_of_ours(make, layers, batch, expected):
 
 @every_peer
 def test_steps_lower_the_loss_and_leave_the_given_weights_alone(make, layers, batch, expected):
-    weights = peers.weights_of(*layers)
+    weights = weights_of(*layers)
     subject = make(weights)
     losses = [subject.step(batch) for _ in range(4)]
     assert losses[0] == pytest.approx(expected[0], rel=1e-5)
     assert all(later < earlier for earlier, later in pairwise(losses))
-    for name, weight in peers.weights_of(*layers).items():
+    for name, weight in weights_of(*layers).items():
         np.testing.assert_array_equal(weights[name], weight)
 
 
 @every_peer
 def test_a_step_moves_every_weight(make, layers, batch):
     """The first step of Adam moves each number by the learning rate, against the sign of its gradient."""
-    subject = make(peers.weights_of(*layers))
+    subject = make(weights_of(*layers))
     _, gradients = subject.loss_and_gradients(batch)
     gradients = {name: gradient.copy() for name, gradient in gradients.items()}
     subject.step(batch)
     for name, weight in subject.weights().items():
-        moved = weight - peers.weights_of(*layers)[name]
+        moved = weight - weights_of(*layers)[name]
         clear = np.abs(gradients[name]) > 1e-4
         assert clear.any(), name
         np.testing.assert_allclose(moved[clear], -1e-2 * np.sign(gradients[name][clear]), rtol=5e-3, err_msg=name)
@@ -120,33 +141,34 @@ def test_a_step_moves_every_weight(make, layers, batch):
 
 @needs_torch
 def test_bfloat16_is_near_and_not_float32(layers, batch, expected):
-    loss, _ = peers.TorchSubject(peers.weights_of(*layers), BOS, "mixed_bfloat16", 2, 1e-2).loss_and_gradients(batch)
+    loss, _ = make_torch(weights_of(*layers), "mixed_bfloat16").loss_and_gradients(batch)
     assert loss == pytest.approx(expected[0], rel=2e-2)
     assert loss != pytest.approx(expected[0], rel=1e-6)
 
 
 @needs_torch
-def test_an_unknown_precision_is_refused(layers):
+def test_an_unknown_precision_is_refused():
     with pytest.raises(ValueError, match="expected one of"):
-        peers.TorchSubject(peers.weights_of(*layers), BOS, "float16", 1, 1e-2)
+        peers.TorchSubject({}, BOS, "float16", 1, 1e-2)
 
 
 @pytest.mark.parametrize(
-    ("encoder", "decoder"),
+    ("make", "options"),
     [
-        ({"bidirectional": True}, {}),
-        ({"layers": 2}, {}),
-        ({}, {"cell": "gru"}),
-        ({}, {"attention": "bahdanau"}),
-        ({}, {"tied_embeddings": True, "embedding": UNITS}),
+        (recurrent, {"bidirectional": True}),
+        (recurrent, {"layers": 2}),
+        (recurrent, {"cell": "gru"}),
+        (recurrent, {"attention": "bahdanau"}),
+        (recurrent, {"tied_embeddings": True, "embedding": UNITS}),
+        (transformer, {"norm": "post"}),
+        (transformer, {"positions": "learned"}),
+        (transformer, {"tied_embeddings": True}),
     ],
     ids=str,
 )
-def test_another_model_is_refused(encoder, decoder):
-    encoder = Encoder(SOURCES, EMBEDDING, UNITS, **{"bidirectional": False, **encoder})
-    decoder = Decoder(TARGETS, UNITS, BOS, units=UNITS, **{"embedding": EMBEDDING, **decoder})
+def test_another_model_is_refused(make, options):
     with pytest.raises(ValueError, match="the peers have the variables"):
-        peers.weights_of(encoder, decoder)
+        weights_of(*make(**options))
 
 
 def test_what_is_missing_is_named(monkeypatch):

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from efficiency import peers
 from efficiency.batches import Batch
+from efficiency.naming import variables_of
 from efficiency.subjects import Subject
 
 REFERENCE = "joint-pairs"
@@ -59,7 +59,7 @@ def _compute(subject: Any, batch: Batch, precision: str) -> tuple[float, dict[st
 def _named(subject: Subject, gradients: dict[str, list]) -> dict[str, np.ndarray]:
     """Gradients by the names that the peers use, or by paths where the peers have no such model."""
     try:
-        names = {id(variable): name for name, variable in peers.variables_of(*subject.layers.values()).items()}
+        names = {id(variable): name for name, variable in variables_of(*subject.layers.values()).items()}
     except (AttributeError, ValueError):
         names = {}
     return {

@@ -19,6 +19,7 @@ from efficiency.batches import Batch, batch_of, full_batch, padded, tokens_of
 from efficiency.building import build_apart, set_threads
 from efficiency.layouts import LAYOUTS, lay_out, layout_of
 from efficiency.making import Subjects, kind
+from efficiency.naming import weights_of
 from efficiency.plan import BUCKETED, GROWING, PEERS, Plan
 from efficiency.products import runner
 from efficiency.records import Records
@@ -243,7 +244,7 @@ def _left_out(name: str, plan: Plan) -> bool:
 
 
 def _peer(name: str, setting: Setting) -> Any:
-    weights = peers.weights_of(*setting.layers())
+    weights = weights_of(*setting.layers())
     if name == "jax":
         return peers.JaxSubject(weights, BOS, LEARNING_RATE)
     return peers.TorchSubject(weights, BOS, setting.precision, setting.threads, LEARNING_RATE)

@@ -1,0 +1,132 @@
+"""The measured models in PyTorch's eager mode, as functions of inputs that give logits `[rows, target, vocabulary]`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from efficiency.naming import Weights, by_part, levels
+from efficiency.peer_inputs import MASKED, Inputs, places
+
+Parameters = Mapping[str, nn.Parameter]
+Network = Callable[[Inputs], torch.Tensor]
+_EPSILON = 1e-6  # of the variance, as in our normalization
+
+
+def parameters_of(weights: Weights) -> Parameters:
+    """Copies weights into PyTorch's layout, where a kernel is `[outputs, inputs]`."""
+    return {name: nn.Parameter(torch.tensor(_turned(name, weight))) for name, weight in weights.items()}
+
+
+def keras_layout(name: str, tensor: torch.Tensor) -> np.ndarray:
+    """A view, so that whoever times the gradients doesn't time a copy."""
+    return _turned(name, tensor.numpy())
+
+
+def recurrent(parameters: Parameters) -> Network:
+    """The LSTMs with Luong's attention."""
+    encoder, decoder = by_part(parameters).values()
+    encode, decode = _lstm(encoder), _lstm(decoder)
+
+    def logits(inputs: Inputs) -> torch.Tensor:
+        lengths = torch.from_numpy(inputs.lengths)
+        memory, _ = encode(_embeddings(encoder, inputs.source.T))
+        summary = memory[lengths - 1, torch.arange(len(lengths))]
+        first = torch.tanh(_linear(decoder, "bridge", summary))[None].to(memory.dtype)
+        states, _ = decode(_embeddings(decoder, inputs.previous.T), (first, torch.zeros_like(first)))
+        states, memory = states.transpose(0, 1), memory.transpose(0, 1)
+        scores = states @ functional.linear(memory, decoder["attention/kernel"]).transpose(1, 2)
+        scores = scores.masked_fill(~_real(inputs)[:, None], MASKED)
+        features = torch.cat([states, torch.softmax(scores, -1) @ memory], -1)
+        return _projected(decoder, torch.tanh(_linear(decoder, "combine", features)))
+
+    return logits
+
+
+def transformer(parameters: Parameters, heads: int) -> Network:
+    """The Transformer, which normalizes before each sublayer."""
+    encoder, decoder = by_part(parameters).values()
+    encoder_levels, decoder_levels = levels(encoder), levels(decoder)
+
+    def logits(inputs: Inputs) -> torch.Tensor:
+        real = _real(inputs)[:, None, None]
+        memory = _embeddings_at_places(encoder, inputs.source)
+        for level in encoder_levels:
+            memory = memory + _self_attention(level, memory, heads, attn_mask=real)
+            memory = memory + _feedforward(level, memory)
+        memory = _normalized(encoder, "last_norm", memory)
+        values = _embeddings_at_places(decoder, inputs.previous)
+        for level in decoder_levels:
+            values = values + _self_attention(level, values, heads, is_causal=True)
+            values = values + _attention_to(memory, level, values, heads, attn_mask=real)
+            values = values + _feedforward(level, values)
+        return _projected(decoder, _normalized(decoder, "last_norm", values))
+
+    return logits
+
+
+def _turned(name: str, matrix: np.ndarray) -> np.ndarray:
+    """From either layout to the other."""
+    return matrix.T if name.endswith("kernel") else matrix
+
+
+def _lstm(weights: Parameters) -> nn.LSTM:
+    columns, inputs = weights["kernel"].shape
+    layer = nn.LSTM(inputs, columns // 4)
+    layer.weight_ih_l0, layer.weight_hh_l0 = weights["kernel"], weights["recurrent_kernel"]
+    layer.bias_ih_l0 = weights["bias"]
+    layer.bias_hh_l0 = nn.Parameter(torch.zeros(columns), requires_grad=False)  # Keras has one bias, the sum
+    return layer
+
+
+def _self_attention(weights: Parameters, values: torch.Tensor, heads: int, **mask) -> torch.Tensor:
+    projected = _linear(weights, "own/query", _normalized(weights, "own_norm", values))
+    return _linear(weights, "own/output", _contexts(*projected.chunk(3, -1), heads, **mask))
+
+
+def _attention_to(memory: torch.Tensor, weights: Parameters, values: torch.Tensor, heads: int, **mask) -> torch.Tensor:
+    queries = _linear(weights, "memory/query", _normalized(weights, "memory_norm", values))
+    keys_values = _linear(weights, "memory/key_value", memory).chunk(2, -1)
+    return _linear(weights, "memory/output", _contexts(queries, *keys_values, heads, **mask))
+
+
+def _contexts(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, heads: int, **mask) -> torch.Tensor:
+    """What `queries [rows, queries, units]` read; each head of its own share of the units."""
+    by_head = (each.unflatten(-1, (heads, -1)).transpose(1, 2) for each in (queries, keys, values))
+    return functional.scaled_dot_product_attention(*by_head, **mask).transpose(1, 2).flatten(2)
+
+
+def _feedforward(weights: Parameters, values: torch.Tensor) -> torch.Tensor:
+    inner = _linear(weights, "inner", _normalized(weights, "feedforward_norm", values))
+    return _linear(weights, "outer", functional.relu(inner))
+
+
+def _real(inputs: Inputs) -> torch.Tensor:
+    """Whether source pieces are no padding, `[rows, source]`."""
+    return torch.from_numpy(np.arange(inputs.source.shape[1]) < inputs.lengths[:, None])
+
+
+def _embeddings(weights: Parameters, pieces: np.ndarray) -> torch.Tensor:
+    return functional.embedding(torch.from_numpy(np.ascontiguousarray(pieces)), weights["embeddings"])
+
+
+def _embeddings_at_places(weights: Parameters, pieces: np.ndarray) -> torch.Tensor:
+    units = weights["embeddings"].shape[1]
+    return _embeddings(weights, pieces) * units**0.5 + torch.from_numpy(places(pieces.shape[1], units))
+
+
+def _normalized(weights: Parameters, name: str, values: torch.Tensor) -> torch.Tensor:
+    scale, shift = weights[f"{name}/scale"], weights[f"{name}/shift"]
+    return functional.layer_norm(values, scale.shape, scale, shift, _EPSILON)
+
+
+def _linear(weights: Parameters, name: str, values: torch.Tensor) -> torch.Tensor:
+    return functional.linear(values, weights[f"{name}/kernel"], weights[f"{name}/bias"])
+
+
+def _projected(weights: Parameters, features: torch.Tensor) -> torch.Tensor:
+    return functional.linear(features, weights["projection"], weights["output_bias"])
