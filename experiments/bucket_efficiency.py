@@ -2,6 +2,7 @@
 
     python experiments/bucket_efficiency.py --quick
     python experiments/bucket_efficiency.py --json results.json --plot figures
+    python experiments/bucket_efficiency.py --model transformer
 
 Every subject trains the same model from the same weights on the same corpus, in one process and interleaved, so that a
 machine that slows down slows all of them. `efficiency/plan.py` says who they are and how much is measured. The process
@@ -17,7 +18,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from efficiency.plan import FULL, PEERS, PRECISIONS, QUICK, SUBJECTS, WORKLOADS, Plan
+from efficiency.plan import FULL, MODELS, PEERS, PRECISIONS, QUICK, SUBJECTS, WORKLOADS, Plan
 
 # Tuning glibc's allocator halves PyTorch's step, by sparing it page faults. It is read when a process starts.
 ALLOCATOR = {
@@ -57,7 +58,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a small model on the embedded corpus, within 3 minutes")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write every number there")
     parser.add_argument("--plot", metavar="DIR", type=Path, help="write figures there (needs matplotlib)")
-    parser.add_argument("--model", choices=("lstm", "gru"), help="the cell (default: lstm)")
+    parser.add_argument("--model", choices=MODELS, help="what is trained (default: lstm)")
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, help="the corpora (default: all)")
     parser.add_argument("--subjects", nargs="+", choices=SUBJECTS + PEERS, help="default: all that can run")
     parser.add_argument("--buckets", nargs="+", type=int, metavar="COUNT", help="numbers of buckets a side")
@@ -72,7 +73,7 @@ def _arguments() -> argparse.Namespace:
 def _plan(chosen: argparse.Namespace) -> Plan:
     base = QUICK if chosen.quick else FULL
     given = {
-        "cell": chosen.model,
+        "model": chosen.model,
         "workloads": chosen.workloads,
         "subjects": chosen.subjects,
         "counts": chosen.buckets and sorted(set(chosen.buckets)),

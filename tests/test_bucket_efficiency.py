@@ -154,6 +154,10 @@ def test_tables_show_every_subject_and_the_targets(quick):
     lines = printed.splitlines()
     for name in plan.SUBJECTS:
         assert sum(line.split()[:1] == [name] for line in lines) >= 3  # speed, forward runs, building
+    titles = ("Training", "Step of split", "Tokens/s", "Residuals", "Forward executions", "Building", "Targets")
+    assert {title: ", lstm" in line for line in lines for title in titles if line.startswith(title)} == dict.fromkeys(
+        titles, True
+    )
     judged = targets.judge(found, replace(plan.QUICK, precisions=(PRECISION,)))
     shown = {line.split("  ")[0]: line.split()[-1] for line in lines if any(line.startswith(t.name) for t in judged)}
     verdicts = {True: "yes", False: "no", None: "measured"}
@@ -210,8 +214,16 @@ def test_subjects_agree_on_mixed_batches(setting):
 
 
 def test_subjects_of_the_other_cell_agree(setting):
-    of_gru = replace(setting, sizes=replace(setting.sizes, cell="gru"))
+    of_gru = replace(setting, sizes=replace(setting.sizes, model="gru"))
     made = {name: make(name, of_gru) for name in ("split", "joint-pairs", "dynamic")}
+    agreement.check(made, mixed_batch(), PRECISION)
+
+
+def test_subjects_of_a_transformer_agree(setting):
+    """Each way to build it, once: with one target bucket there are fewer graphs."""
+    sizes = plan.Sizes("transformer", vocabulary=20, units=8, layers=1)
+    transformer = replace(setting, sizes=sizes, target=(5,), diagonal=((4, 5),))
+    made = {name: make(name, transformer) for name in plan.SUBJECTS if not name.endswith("-mixed")}
     agreement.check(made, mixed_batch(), PRECISION)
 
 
@@ -337,6 +349,35 @@ def test_products_are_those_of_the_model():
     assert operations(10, 4, 5) - operations(10, 3, 5) == 2 * layer + keys + attention
 
 
+def test_products_of_a_transformer_are_those_of_its_graph():
+    rows, source, target, sizes = 4, 3, 5, plan.Sizes("transformer", vocabulary=40, units=16, layers=2)
+    encoder, decoder = Setting(sizes, PRECISION, 1, (source,), (target,), ()).layers()
+    variables = [variable.value for variable in encoder.trainable_variables + decoder.trainable_variables]
+
+    def gradients(*fields):
+        with tf.GradientTape() as tape:
+            loss, _ = decoder(encoder(fields[0], training=True), fields[1], training=True)
+        return tape.gradient(loss, variables)
+
+    specs = [
+        batches.Sequences(tf.TensorSpec([rows, time], tf.int32), tf.TensorSpec([rows], tf.int32))
+        for time in (source, target)
+    ]
+    graph = tf.function(gradients, autograph=False).get_concrete_function(*specs).graph
+    traced = sum(_operations(op) for op in graph.get_operations() if "MatMul" in op.type)
+    of_bias = 2 * rows * target * sizes.vocabulary * (32 - sizes.units + 1)  # it widens a product; its gradient is one
+    shapes = (rows, source), (rows, source, target)
+    found = [each for shape in shapes for each in products.products_of(sizes, shape)]
+    assert sum(each.operations for each in found) == traced - of_bias
+
+
+def _operations(product):
+    """Multiplications and additions of a traced matrix product."""
+    turned = product.get_attr("transpose_a" if product.type == "MatMul" else "adj_x")
+    inner = product.inputs[0].shape[-2 if turned else -1]
+    return 2 * product.outputs[0].shape.num_elements() * inner
+
+
 def test_products_run(setting):
     products.runner(setting.sizes, "mixed_bfloat16", [(8, 2), (8, 2, 3), (8, 2, 3)], threads=2)()
 
@@ -386,3 +427,5 @@ def test_peers_that_are_missing_are_named(monkeypatch, capsys):
     assert "torch is left out: No module named 'torch'" in told
     assert "jax is left out: it is measured in float32 alone" in told
     assert bench.names == list(plan.SUBJECTS)
+    runs.Bench(replace(plan.QUICK, model="gru"), threads=1)
+    assert "jax is left out: it is not written for the GRU" in capsys.readouterr().err

@@ -13,7 +13,6 @@ from efficiency.setting import Setting
 from efficiency.subjects import Gradients, Model, Sharded, field_spec, gradients_of
 from seq2split.carry import Sequences
 from seq2split.compilation import Compiled
-from seq2split.models import Encoder
 
 _VIEWS = ("Identity", "IdentityN", "Reshape", "ExpandDims", "Squeeze", "StopGradient", "PreventGradient")
 _NOT_COMPUTED = ("Placeholder", "Const", "ReadVariableOp", "VarHandleOp", *_VIEWS)
@@ -37,7 +36,7 @@ class Tape(Sharded):
         keys = {"encoder": source, "decoder": target}
         if all(key in self.functions for key in keys.items()):
             return
-        specs = {"encoder": [field_spec(source)], "decoder": [_boundary(self.layers["encoder"]), field_spec(target)]}
+        specs = {"encoder": [field_spec(source)], "decoder": [self.model.boundary, field_spec(target)]}
         for name, length in keys.items():
             if (name, length) not in self.functions:
                 self.functions[name, length] = _function(self.layers[name], specs[name])
@@ -89,8 +88,7 @@ class Apart(Sharded):
         if ("encoder", source) not in self.passes:
             self.passes["encoder", source] = self.trace("encoder", [field_spec(source)])
         if ("decoder", target) not in self.passes:
-            specs = [_boundary(self.layers["encoder"]), field_spec(target)]
-            self.passes["decoder", target] = self.trace("decoder", specs)
+            self.passes["decoder", target] = self.trace("decoder", [self.model.boundary, field_spec(target)])
 
     def run(self, source: Sequences, target: Sequences, share: tf.Tensor) -> tuple[tf.Tensor, Gradients]:
         """As of the base."""
@@ -184,16 +182,6 @@ class CacheAll(Apart):
 
 def _function(layer: Callable, specs: list) -> Any:
     return tf.function(lambda *inputs: layer(*inputs, training=True), autograph=False).get_concrete_function(*specs)
-
-
-def _boundary(encoder: Encoder) -> Any:
-    """The specs of what the encoder hands over, its rows and time unknown."""
-    encoded = tf.function(encoder, autograph=False).get_concrete_function(field_spec(1)).structured_outputs
-    values, lengths = encoded.memory
-    memory = Sequences(
-        tf.TensorSpec([None, None, values.shape[-1]], values.dtype), tf.TensorSpec([None], lengths.dtype)
-    )
-    return type(encoded)(memory, tf.TensorSpec([None, encoded.summary.shape[-1]], encoded.summary.dtype))
 
 
 def _floating(nest: Any) -> list[tf.Tensor]:

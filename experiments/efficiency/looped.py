@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from seq2split.layers import Recurrent
 from seq2split.layers.recurrent import State
-from seq2split.models import Decoder, Encoder
+from seq2split.models import Encoder
 
 
 class Looped:
@@ -50,7 +51,9 @@ class Looped:
         return outputs, final if lengths is None else layer._final(outputs, final, first, lengths)
 
 
-def loop(encoder: Encoder, decoder: Decoder) -> None:
-    """Puts the recurrent layers of a model into loops."""
+def loop(encoder: keras.Layer, decoder: keras.Layer) -> None:
+    """Puts the recurrent layers of a model into loops; a Transformer has none, and takes unknown lengths as it is."""
+    if not isinstance(encoder, Encoder):
+        return
     encoder.levels = [[Looped(layer) for layer in level] for level in encoder.levels]
     decoder.levels = [Looped(layer) for layer in decoder.levels]

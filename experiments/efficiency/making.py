@@ -20,7 +20,6 @@ _KINDS: dict[str, Callable[[Setting, Model | None], Subject]] = {
     "dynamic": lambda setting, model: Joint(setting, model, by_batch, [setting.longest], dynamic=True),
     "padded": lambda setting, model: Joint(setting, model, setting.by_longest, [setting.longest]),
 }
-_ALONE = ("dynamic",)  # it changes the layers
 _SUFFIX = "-mixed"
 
 
@@ -39,7 +38,7 @@ class Subjects:
         """The subject of a name in a setting."""
         key = (kind(name), setting if kind(name) == "diagonal" else replace(setting, diagonal=()))
         if key not in self._made:
-            self._made[key] = make(*key, None if kind(name) in _ALONE else self._model(setting))
+            self._made[key] = make(*key, None if _changes_layers(*key) else self._model(setting))
         return self._made[key]
 
     def _model(self, setting: Setting) -> Model:
@@ -52,6 +51,11 @@ class Subjects:
         """Forgets the subjects that a setting has no use for."""
         kept = (setting, replace(setting, diagonal=()))
         self._made = {key: subject for key, subject in self._made.items() if key[1] in kept}
+
+
+def _changes_layers(name: str, setting: Setting) -> bool:
+    """Whether a subject needs a model of its own."""
+    return name == "dynamic" and setting.sizes.model != "transformer"
 
 
 def kind(name: str) -> str:

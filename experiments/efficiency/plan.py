@@ -27,6 +27,7 @@ GROWING = ("split", "joint-pairs")
 """Those that are built for every number of buckets, so that growth shows."""
 BUCKETED = ("split", "diagonal")
 """Those whose speed is measured for every number of buckets."""
+MODELS = ("lstm", "gru", "transformer")
 
 
 @dataclass(frozen=True)
@@ -34,14 +35,23 @@ class Sizes:
     """The model that is measured.
 
     Attributes:
-        cell: `lstm` or `gru`.
+        model: One of `MODELS`.
         vocabulary: Pieces of either side.
         units: Of embeddings, states and attention.
+        layers: Of either side of a Transformer; a recurrent model has one.
+        heads: Of each attention of a Transformer.
     """
 
-    cell: str = "lstm"
+    model: str = "lstm"
     vocabulary: int = 8000
     units: int = 256
+    layers: int = 3
+    heads: int = 4
+
+    @property
+    def feedforward(self) -> int:
+        """The inner size of the feed-forward layers of a Transformer."""
+        return 4 * self.units
 
 
 @dataclass(frozen=True)
@@ -52,8 +62,9 @@ class Plan:
         workloads: The corpora; whatever is measured on one alone is measured on the first.
         precisions: The Keras policies, likewise.
         subjects: Who is measured.
-        cell: Of the model.
+        model: What is trained, one of `MODELS`.
         units: Of the model.
+        layers: Of a Transformer.
         counts: Numbers of buckets a side, ascending.
         main: The one of them at which everything is measured.
         tokens: Padded pieces of both sides in a batch.
@@ -71,8 +82,9 @@ class Plan:
     workloads: tuple[str, ...] = WORKLOADS
     precisions: tuple[str, ...] = PRECISIONS
     subjects: tuple[str, ...] = SUBJECTS + PEERS
-    cell: str = "lstm"
+    model: str = "lstm"
     units: int = 256
+    layers: int = 3
     counts: tuple[int, ...] = (2, 4, 6, 8, 12)
     main: int = 6
     tokens: int = 4096
@@ -92,9 +104,11 @@ class Plan:
 
     def sizes(self, workload: str) -> Sizes:
         """The model on a corpus."""
-        return Sizes(self.cell, 100 if workload == "embedded" else 8000, self.units)
+        return Sizes(self.model, 100 if workload == "embedded" else 8000, self.units, self.layers)
 
 
 FULL = Plan()
 # For the harness, not for its numbers: they are too few, and processes that build at once disturb each other.
-QUICK = Plan(("embedded",), units=32, counts=(2, 3), main=2, tokens=512, batches=3, rounds=3, pair_rounds=3, builders=2)
+QUICK = Plan(
+    ("embedded",), units=32, layers=1, counts=(2, 3), main=2, tokens=512, batches=3, rounds=3, pair_rounds=3, builders=2
+)

@@ -82,6 +82,7 @@ def _building(records: Records, plan: Plan) -> plt.Figure | None:
         axis.set(xlabel="Buckets a side", title=title, xticks=plan.counts)
         axis.margins(x=0.12, y=0.15)
         axis.set_ylim(bottom=0)
+    figure.suptitle(f"Building, {plan.model}, {plan.workloads[0]}", fontsize=STYLE["axes.titlesize"])
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(handles), frameon=False)
     return figure
@@ -125,7 +126,7 @@ def _speed_by_buckets(records: Records, plan: Plan) -> plt.Figure | None:
         counts = [each.buckets for each in found]
         axis.errorbar(counts, medians, spread, color=colour, marker=marker, capsize=3, label=name)
     axis.set(xlabel="Buckets a side", ylabel="Real pieces a second, thousands", xticks=plan.counts)
-    axis.set_title(f"Training, {plan.workloads[0]}, {_short(plan.precisions[0])}")
+    axis.set_title(f"Training, {plan.model}, {plan.workloads[0]}, {_short(plan.precisions[0])}")
     axis.set_ylim(bottom=0)
     figure.legend(loc="outside lower center", ncols=len(lines), frameon=False)
     return figure
@@ -147,7 +148,7 @@ def _speed(records: Records, plan: Plan, workload: str) -> plt.Figure | None:
     axis.grid(axis="y", visible=False)
     axis.margins(x=0.1, y=0.02)
     axis.set_xlabel("Real source + target pieces a second, thousands (median, quartiles)")
-    axis.set_title(f"Training with the optimizer, {workload}, {plan.main} buckets a side")
+    axis.set_title(f"Training with the optimizer, {plan.model}, {workload}, {plan.main} buckets a side")
     figure.legend(loc="outside lower center", ncols=len(found), frameon=False)
     return figure
 
@@ -182,7 +183,7 @@ def _pairs(records: Records, plan: Plan, precision: str) -> plt.Figure | None:
     axis.grid(visible=False)
     axis.spines[:].set_visible(False)
     axis.set(xlabel="Target bucket, pieces", ylabel="Source bucket, pieces")
-    axis.set_title(f"{plan.workloads[0]}, {_short(precision)}; median {np.median(grid):.3f}")
+    axis.set_title(f"{plan.model}, {plan.workloads[0]}, {_short(precision)}; median {np.median(grid):.3f}")
     figure.colorbar(image, ax=axis, label="Step of split / step of joint")
     return figure
 

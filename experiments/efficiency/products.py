@@ -39,22 +39,15 @@ class Product(NamedTuple):
 
 def encoder_products(sizes: Sizes, rows: int, source: int) -> list[Product]:
     """The products of the encoder's forward and backward over one group of rows of a padded length."""
+    if sizes.model == "transformer":
+        return sizes.layers * [*_self_attention(sizes, rows, source), *_feedforward(sizes, rows * source)]
     return _recurrence(sizes, rows, source)
 
 
 def decoder_products(sizes: Sizes, rows: int, source: int, target: int) -> list[Product]:
     """Likewise the decoder's; `source` is the time of the memory."""
-    units = sizes.units
-    scores, contexts = (Product(rows, target, units, source), Product(rows, target, source, units))
-    to_memory = Product(rows, source, target, units)
-    return [
-        *_layer(rows, units, units),  # the first state
-        *_recurrence(sizes, rows, target),
-        *_layer(rows * source, units, units),  # the keys of attention
-        *[scores, contexts, to_memory] * 2,  # each of scores and contexts has one forward and two backward
-        *_layer(rows * target, 2 * units, units),
-        *_layer(rows * target, units, sizes.vocabulary),
-    ]
+    of_model = _transformer_decoder if sizes.model == "transformer" else _recurrent_decoder
+    return [*of_model(sizes, rows, source, target), *_layer(rows * target, sizes.units, sizes.vocabulary)]
 
 
 def runner(sizes: Sizes, precision: str, shapes: Iterable[tuple[int, ...]], threads: int) -> Callable[[], None]:
@@ -82,6 +75,49 @@ def products_of(sizes: Sizes, shape: tuple[int, ...]) -> list[Product]:
     return encoder_products(sizes, *shape) if len(shape) == 2 else decoder_products(sizes, *shape)
 
 
+def _recurrent_decoder(sizes: Sizes, rows: int, source: int, target: int) -> list[Product]:
+    """Without the projection onto the vocabulary."""
+    units = sizes.units
+    return [
+        *_layer(rows, units, units),  # the first state
+        *_recurrence(sizes, rows, target),
+        *_layer(rows * source, units, units),  # the keys of attention
+        *_attention(rows, target, units, source),
+        *_layer(rows * target, 2 * units, units),
+    ]
+
+
+def _transformer_decoder(sizes: Sizes, rows: int, source: int, target: int) -> list[Product]:
+    """Likewise."""
+    units = sizes.units
+    reading = [
+        *_layer(rows * target, units, units),  # the queries
+        *_layer(rows * source, units, 2 * units),  # the keys and values
+        *_attention(rows * sizes.heads, target, units // sizes.heads, source),
+        *_layer(rows * target, units, units),
+    ]
+    return sizes.layers * [*_self_attention(sizes, rows, target), *reading, *_feedforward(sizes, rows * target)]
+
+
+def _self_attention(sizes: Sizes, rows: int, time: int) -> list[Product]:
+    units = sizes.units
+    return [
+        *_layer(rows * time, units, 3 * units),  # the queries, keys and values
+        *_attention(rows * sizes.heads, time, units // sizes.heads, time),
+        *_layer(rows * time, units, units),
+    ]
+
+
+def _feedforward(sizes: Sizes, positions: int) -> list[Product]:
+    return [*_layer(positions, sizes.units, sizes.feedforward), *_layer(positions, sizes.feedforward, sizes.units)]
+
+
+def _attention(batch: int, queries: int, units: int, time: int) -> list[Product]:
+    """Scores and contexts, each with one forward and two backward."""
+    scores, contexts = (Product(batch, queries, units, time), Product(batch, queries, time, units))
+    return [scores, contexts, Product(batch, time, queries, units)] * 2
+
+
 def _layer(positions: int, inner: int, outer: int) -> list[Product]:
     """A dense layer: its outputs, its inputs' cotangents, its kernel's gradient."""
     return [
@@ -93,7 +129,7 @@ def _layer(positions: int, inner: int, outer: int) -> list[Product]:
 
 def _recurrence(sizes: Sizes, rows: int, time: int) -> list[Product]:
     """A recurrent layer: one product each for all inputs, and two at each step; one for the recurrent gradient."""
-    units, columns = sizes.units, sizes.units * GATES[sizes.cell]
+    units, columns = sizes.units, sizes.units * GATES[sizes.model]
     steps = [Product(0, rows, units, columns, time), Product(0, rows, columns, units, time)]
     return [*_layer(rows * time, units, columns), *steps, Product(0, units, rows * time, columns)]
 

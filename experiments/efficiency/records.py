@@ -20,7 +20,7 @@ class Record:
         workload: The corpus.
         buckets: Of either side.
         precision: The Keras policy, or `any` where it makes no difference.
-        model: The cell.
+        model: What was trained.
         subject: Who was measured.
         measure: What, with its unit.
         median: Of the repetitions.
@@ -77,7 +77,7 @@ class Records:
     """All records of a run.
 
     Args:
-        model: The cell that is measured.
+        model: What is trained.
     """
 
     def __init__(self, model: str):

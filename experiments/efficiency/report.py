@@ -18,7 +18,7 @@ def text(records: Records, plan: Plan) -> str:
         _speeds(records, plan, workload, precision) for workload in plan.workloads for precision in plan.precisions
     ]
     parts += [_pairs(records, plan), _bucket_counts(records, plan), _residuals(records, plan)]
-    parts += [_forward_runs(records), _building(records, plan), _padding(records, plan), _targets(records, plan)]
+    parts += [_forward_runs(records, plan), _building(records, plan), _padding(records, plan), _targets(records, plan)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -34,7 +34,8 @@ def _speeds(records: Records, plan: Plan, workload: str, precision: str) -> str:
     for each in records.get(measure="tokens/s", **where):
         ratio = records.get(measure="speed of split over it", subject=each.subject, **where)
         rows.append([each.subject, f"{each.median:,.0f}", *_quartiles(each, ",.0f"), *_shown_ratio(ratio), each.n])
-    title = f"Training, {workload}, {precision}, {plan.main} buckets a side; real source + target pieces a second"
+    measured = f"{plan.model}, {workload}, {precision}, {plan.main} buckets a side"
+    title = f"Training, {measured}; real source + target pieces a second"
     headers = ["subject", "tokens/s", "quartiles", "split is faster by", "quartiles", "n"]
     shown = _titled(title, headers, rows)
     for each in records.get(subject="products", measure="share of the step of split", **where):
@@ -58,7 +59,8 @@ def _pairs(records: Records, plan: Plan) -> str:
         if found:
             spread = np.percentile(found, [0, 25, 50, 75, 100])
             rows.append([precision, *(f"{ratio:.3f}" for ratio in spread), len(found)])
-    title = f"Step of split over step of joint-pairs, {plan.workloads[0]}, over all bucket pairs; full batches of each"
+    where = f"{plan.model}, {plan.workloads[0]}"
+    title = f"Step of split over step of joint-pairs, {where}, over all bucket pairs; full batches of each"
     return _titled(title, ["precision", "least", "quartile", "median", "quartile", "most", "pairs"], rows)
 
 
@@ -70,7 +72,7 @@ def _bucket_counts(records: Records, plan: Plan) -> str:
         for count, found in zip(plan.counts, by_count, strict=True)
         if any(found)
     ]
-    title = f"Tokens/s against buckets, {plan.workloads[0]}, {plan.precisions[0]}"
+    title = f"Tokens/s against buckets, {plan.model}, {plan.workloads[0]}, {plan.precisions[0]}"
     return _titled(title, ["buckets a side", *BUCKETED], rows)
 
 
@@ -83,15 +85,15 @@ def _residuals(records: Records, plan: Plan) -> str:
             sizes = [each.median, decoder, each.median + decoder]
             rows.append([workload, each.precision, each.subject, *(f"{size / 1e6:,.2f}" for size in sizes)])
     headers = ["workload", "precision", "subject", "encoder", "decoder", "both"]
-    return _titled("Residuals of one batch, MB", headers, rows)
+    return _titled(f"Residuals of one batch, {plan.model}, MB", headers, rows)
 
 
-def _forward_runs(records: Records) -> str:
+def _forward_runs(records: Records, plan: Plan) -> str:
     rows = [
         [each.subject, f"{each.median:.0f}", f"{records.value(subject=each.subject, measure=_DECODER_RUNS):.0f}"]
         for each in records.get(measure="forward runs, encoder")
     ]
-    return _titled("Forward executions in a step", ["subject", "encoder", "decoder"], rows)
+    return _titled(f"Forward executions in a step, {plan.model}", ["subject", "encoder", "decoder"], rows)
 
 
 def _building(records: Records, plan: Plan) -> str:
@@ -101,7 +103,8 @@ def _building(records: Records, plan: Plan) -> str:
         same = {"subject": each.subject, "buckets": each.buckets}
         graphs, *others = (records.value(measure=measure, **same) / unit for measure, unit in measures.items())
         rows.append([each.subject, each.buckets, f"{graphs:.0f}", *(f"{value:,.1f}" for value in others)])
-    title = f"Building all graphs, each subject in its own process, {plan.workloads[0]}, {plan.precisions[0]}"
+    where = f"{plan.model}, {plan.workloads[0]}, {plan.precisions[0]}"
+    title = f"Building all graphs, each subject in its own process, {where}"
     return _titled(title, ["subject", "buckets a side", "graphs", "seconds", "growth, MB", "resident, MB"], rows)
 
 
@@ -119,7 +122,7 @@ def _targets(records: Records, plan: Plan) -> str:
         [each.name, each.bound, "-" if each.reached is None else f"{each.reached:.3f}", verdicts[each.met]]
         for each in judge(records, plan)
     ]
-    return _titled("Targets", ["ratio", "target", "reached", "met"], rows)
+    return _titled(f"Targets, {plan.model}", ["ratio", "target", "reached", "met"], rows)
 
 
 _DECODER_RUNS = "forward runs, decoder"

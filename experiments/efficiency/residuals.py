@@ -12,7 +12,6 @@ import tensorflow as tf
 from efficiency.apart import CacheAll, Tape
 from efficiency.batches import Batch, full_batch, padded
 from efficiency.making import make
-from efficiency.plan import Sizes
 from efficiency.setting import Setting
 from efficiency.subjects import Split, Subject
 
@@ -39,12 +38,12 @@ def forward_runs(name: str, setting: Setting) -> dict[str, int]:
 
     Args:
         name: The subject.
-        setting: Its buckets and its cell are taken.
+        setting: Its buckets and its model are taken.
 
     Returns:
         By part the runs in the second step on a batch of one bucket pair, in one thread; the optimizer runs none.
     """
-    small = Sizes(setting.sizes.cell, vocabulary=16, units=4)
+    small = replace(setting.sizes, vocabulary=16, units=4, layers=1)
     subject = make(name, replace(setting, sizes=small, precision="float32", threads=1))
     counters = {part: tf.Variable(0, trainable=False) for part in subject.layers}
     for part, layer in subject.layers.items():

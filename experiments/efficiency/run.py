@@ -83,7 +83,7 @@ class Bench:
 
     def __init__(self, plan: Plan, threads: int):
         self.plan, self.threads = plan, threads
-        self.records = Records(plan.cell)
+        self.records = Records(plan.model)
         self.names = [name for name in plan.subjects if name not in PEERS]
         self._peers = [name for name in plan.subjects if name in PEERS and not _left_out(name, plan)]
         self._subjects = Subjects()
@@ -234,8 +234,8 @@ class Bench:
 def _left_out(name: str, plan: Plan) -> bool:
     """Whether a peer can't be measured; says why."""
     reason = peers.available()[name]
-    if not reason and plan.cell != "lstm":
-        reason = "it is written for the LSTM"
+    if not reason and plan.model == "gru":
+        reason = "it is not written for the GRU"
     if not reason and name == "jax" and "float32" not in plan.precisions:
         reason = "it is measured in float32 alone"
     if reason:
@@ -245,9 +245,10 @@ def _left_out(name: str, plan: Plan) -> bool:
 
 def _peer(name: str, setting: Setting) -> Any:
     weights = weights_of(*setting.layers())
+    heads = setting.sizes.heads if setting.sizes.model == "transformer" else None
     if name == "jax":
-        return peers.JaxSubject(weights, BOS, LEARNING_RATE)
-    return peers.TorchSubject(weights, BOS, setting.precision, setting.threads, LEARNING_RATE)
+        return peers.JaxSubject(weights, BOS, LEARNING_RATE, heads)
+    return peers.TorchSubject(weights, BOS, setting.precision, setting.threads, LEARNING_RATE, heads)
 
 
 def _is_pure(batch: Batch, setting: Setting) -> bool:

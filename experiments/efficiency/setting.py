@@ -15,7 +15,7 @@ from efficiency.layouts import diagonal_pairs
 from efficiency.plan import Plan, Sizes
 from efficiency.workloads import BOS, SIDES
 from seq2split.buckets import Buckets
-from seq2split.models import Decoder, Encoder
+from seq2split.models import Decoder, Encoder, TransformerDecoder, TransformerEncoder
 
 Pair = tuple[int, int]
 Lengths = Callable[[Batch], tuple[np.ndarray, np.ndarray]]
@@ -82,13 +82,11 @@ class Setting:
         """The longest bucket of each side."""
         return self.source[-1], self.target[-1]
 
-    def layers(self) -> tuple[Encoder, Decoder]:
+    def layers(self) -> tuple[keras.Layer, keras.Layer]:
         """An encoder and a decoder, with the same weights at every call."""
         keras.utils.set_random_seed(1)
-        sizes, options = (self.sizes, {"cell": self.sizes.cell, "dtype": self.precision, "seed": 1})
-        encoder = Encoder(sizes.vocabulary, sizes.units, sizes.units, bidirectional=False, name="encoder", **options)
-        decoder = Decoder(sizes.vocabulary, sizes.units, BOS, sizes.units, sizes.units, name="decoder", **options)
-        return encoder, decoder
+        make = _transformer if self.sizes.model == "transformer" else _recurrent
+        return make(self.sizes, dtype=self.precision, seed=1)
 
     def by_bucket(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """Each row padded to its bucket, on either side."""
@@ -107,3 +105,15 @@ class Setting:
 def by_batch(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
     """Each row padded to the longest of its batch."""
     return tuple(np.full(len(batch[side].lengths), batch[side].lengths.max()) for side in SIDES)
+
+
+def _recurrent(sizes: Sizes, **options) -> tuple[Encoder, Decoder]:
+    vocabulary, units, options = sizes.vocabulary, sizes.units, {"cell": sizes.model, **options}
+    encoder = Encoder(vocabulary, units, units, bidirectional=False, name="encoder", **options)
+    return encoder, Decoder(vocabulary, units, BOS, units, units, name="decoder", **options)
+
+
+def _transformer(sizes: Sizes, **options) -> tuple[TransformerEncoder, TransformerDecoder]:
+    vocabulary, units, inner = sizes.vocabulary, sizes.units, (sizes.layers, sizes.heads, sizes.feedforward)
+    encoder = TransformerEncoder(vocabulary, units, *inner, name="encoder", **options)
+    return encoder, TransformerDecoder(vocabulary, units, BOS, units, *inner, name="decoder", **options)

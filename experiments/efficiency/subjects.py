@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import Any
 
 import tensorflow as tf
@@ -42,6 +43,17 @@ class Model:
         self.layers = dict(zip(("encoder", "decoder"), setting.layers(), strict=True))
         self.variables = {name: layer.trainable_variables for name, layer in self.layers.items()}
         self._updater: Updater | None = None
+
+    @cached_property
+    def boundary(self) -> Any:
+        """The specs of what the encoder hands over, their rows and time unknown: time is where two lengths differ."""
+        traced = tf.function(self.layers["encoder"], autograph=False)
+        one, two = (traced.get_concrete_function(field_spec(time)).structured_outputs for time in (1, 2))
+
+        def unknown(one: tf.TensorSpec, two: tf.TensorSpec) -> tf.TensorSpec:
+            return tf.TensorSpec(one.shape.most_specific_compatible_shape(two.shape), one.dtype)
+
+        return tf.nest.map_structure(unknown, one, two)
 
     def reset(self) -> None:
         """Gives it the initial weights again; the optimizer keeps its state."""
@@ -205,7 +217,7 @@ class Joint(Sharded):
         model: Likewise.
         lengths: As of `Sharded`.
         pairs: As of `Sharded`.
-        dynamic: Whether one graph takes all lengths; it changes the layers of the model.
+        dynamic: Whether one graph takes all lengths; it changes the layers of a recurrent model.
     """
 
     def __init__(
