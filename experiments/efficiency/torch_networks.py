@@ -53,16 +53,17 @@ def transformer(parameters: Parameters, heads: int) -> Network:
     encoder_levels, decoder_levels = levels(encoder), levels(decoder)
 
     def logits(inputs: Inputs) -> torch.Tensor:
-        real = _real(inputs)[:, None, None]
+        real, time = _real(inputs)[:, None, None], inputs.previous.shape[1]
+        earlier = torch.ones([time, time], dtype=torch.bool).tril()
         memory = _embeddings_at_places(encoder, inputs.source)
         for level in encoder_levels:
-            memory = memory + _self_attention(level, memory, heads, attn_mask=real)
+            memory = memory + _self_attention(level, memory, heads, real)
             memory = memory + _feedforward(level, memory)
         memory = _normalized(encoder, "last_norm", memory)
         values = _embeddings_at_places(decoder, inputs.previous)
         for level in decoder_levels:
-            values = values + _self_attention(level, values, heads, is_causal=True)
-            values = values + _attention_to(memory, level, values, heads, attn_mask=real)
+            values = values + _self_attention(level, values, heads, earlier)
+            values = values + _attention_to(memory, level, values, heads, real)
             values = values + _feedforward(level, values)
         return _projected(decoder, _normalized(decoder, "last_norm", values))
 
@@ -83,21 +84,30 @@ def _lstm(weights: Parameters) -> nn.LSTM:
     return layer
 
 
-def _self_attention(weights: Parameters, values: torch.Tensor, heads: int, **mask) -> torch.Tensor:
+def _self_attention(weights: Parameters, values: torch.Tensor, heads: int, mask: torch.Tensor) -> torch.Tensor:
     projected = _linear(weights, "own/query", _normalized(weights, "own_norm", values))
-    return _linear(weights, "own/output", _contexts(*projected.chunk(3, -1), heads, **mask))
+    return _linear(weights, "own/output", _contexts(*projected.chunk(3, -1), heads, mask))
 
 
-def _attention_to(memory: torch.Tensor, weights: Parameters, values: torch.Tensor, heads: int, **mask) -> torch.Tensor:
+def _attention_to(
+    memory: torch.Tensor, weights: Parameters, values: torch.Tensor, heads: int, mask: torch.Tensor
+) -> torch.Tensor:
     queries = _linear(weights, "memory/query", _normalized(weights, "memory_norm", values))
     keys_values = _linear(weights, "memory/key_value", memory).chunk(2, -1)
-    return _linear(weights, "memory/output", _contexts(queries, *keys_values, heads, **mask))
+    return _linear(weights, "memory/output", _contexts(queries, *keys_values, heads, mask))
 
 
-def _contexts(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, heads: int, **mask) -> torch.Tensor:
+def _contexts(
+    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, heads: int, mask: torch.Tensor
+) -> torch.Tensor:
     """What `queries [rows, queries, units]` read; each head of its own share of the units."""
-    by_head = (each.unflatten(-1, (heads, -1)).transpose(1, 2) for each in (queries, keys, values))
-    return functional.scaled_dot_product_attention(*by_head, **mask).transpose(1, 2).flatten(2)
+    queries, keys, values = (each.unflatten(-1, (heads, -1)).transpose(1, 2) for each in (queries, keys, values))
+    if queries.dtype == torch.bfloat16:  # PyTorch's own attention takes 2 to 8 times as long, and half of it in float32
+        scores = queries * queries.shape[-1] ** -0.5 @ keys.transpose(2, 3)
+        contexts = torch.softmax(scores.masked_fill(~mask, MASKED), -1) @ values
+    else:
+        contexts = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+    return contexts.transpose(1, 2).flatten(2)
 
 
 def _feedforward(weights: Parameters, values: torch.Tensor) -> torch.Tensor:
