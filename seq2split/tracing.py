@@ -6,9 +6,8 @@ forward tensor is bound to which argument of the backward; applying the plan tak
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,6 +24,7 @@ from seq2split.signature import Signature, describe, differentiable
 Nest = Any
 Gradient = tf.Tensor | tf.IndexedSlices | None
 Call = Callable[[tuple[Nest, ...]], Nest]
+_MEASURING = ("Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike")  # what reads no numbers
 unconverted = tf.autograph.experimental.do_not_convert
 
 
@@ -248,8 +248,9 @@ def trace_forward(
             recipe = policy.recipe(Region(_wanted(nested), at_hand, Lists(tf.compat.v1.get_default_graph()).dense_spec))
             traced.backward, given = _assemble_compiled(recipe, nested, cotangents, inputs.owner)
         else:
-            recipe = policy.recipe(Region(_wanted(nested), at_hand))
-            traced.backward, given = _assemble(recipe, nested, cotangents, inputs.owner)
+            wanted, measured = _wanted_or_measured(nested, Region(_wanted(nested), at_hand))
+            recipe = policy.recipe(Region(wanted, at_hand))
+            traced.backward, given = _assemble(recipe, measured, nested, cotangents, inputs.owner)
         traced.plan = ResidualPlan(list(flat), outputs.tensors, given)
         if policy.keeps_everything:
             traced.plan.keep(tf.compat.v1.get_default_graph())
@@ -279,14 +280,49 @@ def _wanted(backward: Any) -> list[tf.Tensor]:
     return [each for each in backward.captured_inputs if tf.is_symbolic_tensor(each)]
 
 
+def _wanted_or_measured(backward: Any, region: Region) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+    """Those forward tensors of which a backward reads the numbers, and those of which it reads nothing but the shape.
+
+    The gradient of a sum is one that asks for shapes, where they are not static. What is free to keep is never among
+    the latter.
+    """
+    inner = backward.inputs[len(backward.inputs) - len(backward.captured_inputs) :]
+    returned = {tensor.ref() for tensor in backward.outputs}
+    wanted, measured = [], []
+    for tensor, placeholder in zip(backward.captured_inputs, inner, strict=True):
+        if tf.is_symbolic_tensor(tensor):
+            by_shape = all(operation.type in _MEASURING for operation in placeholder.consumers())
+            by_shape &= placeholder.ref() not in returned and tensor.dtype.is_floating and tensor.shape.rank is not None
+            (measured if by_shape and not region.is_free(tensor) else wanted).append(tensor)
+    return wanted, measured
+
+
 def _assemble(
-    recipe: Recipe, backward: Any, cotangents: list[tf.TensorSpec], owner: str
+    recipe: Recipe, measured: list[tf.Tensor], backward: Any, cotangents: list[tf.TensorSpec], owner: str
 ) -> tuple[Compiled, list[tf.Tensor]]:
-    """The backward that follows a recipe, and the forward tensors that it takes after the cotangents."""
-    if not recipe.recomputed:
+    """The backward that follows a recipe, and the forward tensors that it takes after the cotangents.
+
+    Of those that are only measured it takes the shapes, all in one tensor.
+    """
+    if not recipe.recomputed and not measured:
         return Compiled(backward, [], owner), backward.captured_inputs
-    whole = tf.function(partial(_recompute_and_run, recipe, backward, len(cotangents)), autograph=False)
-    return compiled(whole.get_concrete_function(*cotangents, *map(_spec, recipe.given)), owner), recipe.given
+    # int64, since TensorFlow keeps int32 results of a function where shapes aren't expected, and then refuses them.
+    shapes = [tf.concat([tf.shape(tensor, tf.int64) for tensor in measured], 0)] if measured else []
+    given, count = [*recipe.given, *shapes], len(cotangents)
+
+    def run(*flat):
+        unfilled = _unfilled(measured, flat[-1]) if measured else {}
+        return _recompute_and_run(recipe, backward, flat[:count], flat[count : count + len(recipe.given)], unfilled)
+
+    whole = tf.function(run, autograph=False)
+    return compiled(whole.get_concrete_function(*cotangents, *map(_spec, given)), owner), given
+
+
+def _unfilled(measured: list[tf.Tensor], shapes: tf.Tensor) -> dict[Any, tf.Tensor]:
+    """For each reference of a tensor one of its shape, whose memory nobody writes or reads."""
+    each = tf.split(tf.cast(shapes, tf.int32), [tensor.shape.rank for tensor in measured])
+    pairs = zip(measured, each, strict=True)
+    return {tensor.ref(): tf.raw_ops.Empty(shape=shape, dtype=tensor.dtype) for tensor, shape in pairs}
 
 
 def _assemble_compiled(
@@ -297,18 +333,26 @@ def _assemble_compiled(
     count = len(cotangents)
 
     def run(*flat):
-        return _recompute_and_run(recipe, backward, count, *flat[:count], *crossing.arrive(flat[count:]))
+        return _recompute_and_run(recipe, backward, flat[:count], crossing.arrive(flat[count:]), {})
 
     whole = tf.function(run, autograph=False, jit_compile=True)
     return compiled(whole.get_concrete_function(*cotangents, *map(_spec, crossing.given)), owner), crossing.given
 
 
-def _recompute_and_run(recipe: Recipe, backward: Any, count: int, *flat: tf.Tensor) -> list[tf.Tensor]:
-    """Computes what the backward reads from what it is given, and runs it."""
-    found = iter(recompute(recipe, list(flat[count:]), _wanted(backward)))
-    read = [next(found) if tf.is_symbolic_tensor(each) else each for each in backward.captured_inputs]
+def _recompute_and_run(
+    recipe: Recipe,
+    backward: Any,
+    cotangents: Sequence[tf.Tensor],
+    given: Sequence[tf.Tensor],
+    known: Mapping[Any, tf.Tensor],
+) -> list[tf.Tensor]:
+    """Computes what the backward reads from what it is given, but for what is known by reference, and runs it."""
+    wanted = [tensor for tensor in _wanted(backward) if tensor.ref() not in known]
+    found = dict(zip((tensor.ref() for tensor in wanted), recompute(recipe, list(given), wanted), strict=True))
+    found |= known
+    read = [found[each.ref()] if tf.is_symbolic_tensor(each) else each for each in backward.captured_inputs]
     dtypes = [each.dtype for each in backward.outputs]
-    called = tf.raw_ops.StatefulPartitionedCall(args=[*flat[:count], *read], Tout=dtypes, f=backward)
+    called = tf.raw_ops.StatefulPartitionedCall(args=[*cotangents, *read], Tout=dtypes, f=backward)
     return called if dtypes else []  # without outputs an operation comes back
 
 
