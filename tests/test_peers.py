@@ -165,7 +165,7 @@ def test_an_unknown_precision_is_refused():
         (transformer, {"positions": "learned"}),
         (transformer, {"tied_embeddings": True}),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_another_model_is_refused(make, options):
     with pytest.raises(ValueError, match="the peers have the variables"):
