@@ -544,6 +544,7 @@ def test_divergence(experiment, tmp_path, monkeypatch):
         return update(gradients, step)
 
     poisoned.optimizers, poisoned.learning_rates, poisoned.frozen = update.optimizers, {}, update.frozen
+    poisoned.variables = update.variables
     trainer._updater = poisoned
     expected = r"in step 3.*norm is nan.*optimizer\.learning_rate.*training\.clip_norm"
     with pytest.raises(FloatingPointError, match=expected):
