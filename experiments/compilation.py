@@ -35,7 +35,7 @@ from efficiency.workloads import SIDES
 
 import seq2split as s2s
 from seq2split.carry import Sequences
-from seq2split.model import add_up
+from seq2split.gradients import add_up
 from seq2split.models import Decoder, Encoder
 
 BOS = 2

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from seq2split.buckets import Admission, Buckets, OverlongError
     from seq2split.carry import Sequences
-    from seq2split.model import Node, SplitModel
+    from seq2split.model import SplitModel
     from seq2split.partition import Part, PartGraph, Residuals
     from seq2split.residuals import ResidualSpec
+    from seq2split.wiring import Node
 
 __all__ = [
     # the engine
@@ -34,9 +35,10 @@ __all__ = [
 _MODULES = {
     "buckets": ("Admission", "Buckets", "OverlongError"),
     "carry": ("Sequences",),
-    "model": ("Node", "SplitModel"),
+    "model": ("SplitModel",),
     "partition": ("Part", "PartGraph", "Residuals"),
     "residuals": ("ResidualSpec",),
+    "wiring": ("Node",),
 }
 
 

@@ -7,7 +7,8 @@ from collections.abc import Collection, Sequence
 import tensorflow as tf
 
 from seq2split.batching import Batch
-from seq2split.model import SplitModel, add_up
+from seq2split.gradients import add_up
+from seq2split.model import SplitModel
 
 Gradient = tf.Tensor | tf.IndexedSlices | None
 

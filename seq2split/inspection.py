@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import tensorflow as tf
 from tqdm import tqdm
 
-from seq2split.model import Node, SplitModel
+from seq2split.model import SplitModel
 from seq2split.tables import table
+from seq2split.wiring import Node
 
 _KINDS = {"computed": ("computed",), "random": ("random",), "at hand": ("input", "output", "variable", "alias")}
 

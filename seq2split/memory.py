@@ -10,39 +10,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import product
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from seq2split.buckets import Buckets
-
-if TYPE_CHECKING:
-    from seq2split.model import Node
+from seq2split.wiring import Wiring
 
 
 class Memory:
     """The memory boundaries of a model's parts.
 
-    A part that reads no field runs in the groups of the first part that it reads, and so on to one that does: its
-    `root`. What crosses between parts of one root stays in its bucket; the rest is padded to a boundary of the root.
+    What crosses between parts of one root (`Wiring`) stays in its bucket; the rest is padded to a boundary of the root.
 
     Args:
-        nodes: The model's nodes by name, each after those that it reads.
+        wiring: The parts.
         count: Memory boundaries of each part that another reads.
 
     Raises:
         ValueError: A part that another reads has fewer buckets than `count`.
     """
 
-    def __init__(self, nodes: Mapping[str, Node], count: int):
-        self._nodes = nodes
-        self._roots: dict[str, str] = {}
-        for name, node in nodes.items():
-            self._roots[name] = (
-                name if node.buckets else self._roots[next(read for read in node.reads if read in nodes)]
-            )
-        read = {root for name in nodes for root in self._read_roots(name)}
-        self._boundaries = {root: self._thinned(root, count) for root in nodes if root in read}
+    def __init__(self, wiring: Wiring, count: int):
+        self._wiring, self._roots = wiring, wiring.roots
+        read = {root for name in wiring.nodes for root in self._read_roots(name)}
+        self._boundaries = {root: self._thinned(root, count) for root in wiring.nodes if root in read}
         self._has_choice = count > 1
 
     def choices(self, name: str) -> list[tuple[int, ...]]:
@@ -90,11 +81,11 @@ class Memory:
 
     def _read_roots(self, name: str) -> list[str]:
         """The roots, other than its own, of what a part reads."""
-        roots = dict.fromkeys(self._roots[read] for read in self._nodes[name].reads if read in self._nodes)
+        roots = dict.fromkeys(self._roots[read] for read in self._wiring.parts_read(name))
         return [root for root in roots if root != self._roots[name]]
 
     def _thinned(self, root: str, count: int) -> Buckets:
-        buckets = self._nodes[root].buckets
+        buckets = self._wiring.nodes[root].buckets
         if count > len(buckets):
             raise ValueError(
                 f"memory_buckets = {count}, but part {root!r}, whose outputs another part reads, has only "

@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from seq2split.config import OptimizerConfig
-from seq2split.model import add_up
+from seq2split.gradients import add_up
 
 OPTIMIZERS = {
     "adam": keras.optimizers.Adam,

@@ -7,6 +7,8 @@ they gain. So a batch's rows are dealt out instead (`SplitModel`), and each core
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import tensorflow as tf
 
@@ -35,3 +37,36 @@ def use_cores() -> int:
     except RuntimeError:  # it has computed already
         return 1
     return threads
+
+
+class Workers:
+    """Threads that share the tasks of a step.
+
+    Args:
+        count: How many; with 1 the caller does all of it.
+    """
+
+    def __init__(self, count: int):
+        self._pool = ThreadPoolExecutor(count) if count > 1 else None
+
+    def each(self, task: Callable, items: Iterable, cost: Callable | None = None) -> list:
+        """The results of a task for each item.
+
+        Args:
+            task: A function of an item.
+            items: The items.
+            cost: A function of an item; the dearest begin first.
+
+        Returns:
+            The results in the order of the items.
+
+        Example:
+            >>> Workers(2).each(abs, [-1, 2, -3])
+            [1, 2, 3]
+        """
+        items = list(items)
+        if self._pool is None or len(items) < 2:
+            return [task(item) for item in items]
+        order = sorted(range(len(items)), key=lambda index: -cost(items[index])) if cost else range(len(items))
+        futures = {index: self._pool.submit(task, items[index]) for index in order}
+        return [futures[index].result() for index in range(len(items))]

@@ -18,11 +18,12 @@ from seq2split.buckets import Admission, Buckets, pad_rows
 from seq2split.carry import Sequences
 from seq2split.checkpoints import read_checkpoint, variables_of
 from seq2split.config import Config, SearchConfig
-from seq2split.model import Node, SplitModel
+from seq2split.model import SplitModel
 from seq2split.partition import Part
 from seq2split.run import RunDirectory, admit
 from seq2split.search import BeamSearch, Hypothesis, check
 from seq2split.text import Vocabulary
+from seq2split.wiring import Node
 
 ROWS = 128  # sentences searched together
 

@@ -112,7 +112,7 @@ def test_docstrings_are_looked_for():
     from seq2split import model, tracing, training  # noqa: F401
 
     found = dict(public_members(model))
-    assert {"SplitModel", "SplitModel.traces", "SplitModel.infer", "Node.name"} <= set(found)
+    assert {"SplitModel", "SplitModel.traces", "SplitModel.infer", "SplitModel.nodes"} <= set(found)
     assert not own_docstring(type("Bare", (model.SplitModel,), {}))
 
 

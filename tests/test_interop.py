@@ -19,7 +19,7 @@ from partition_trials import operations, values
 import seq2split as s2s
 from seq2split.buckets import pad_rows
 from seq2split.carry import Sequences
-from seq2split.model import add_up
+from seq2split.gradients import add_up
 
 # T5 is told its masks by arguments, and warns that others don't reach its attention.
 pytestmark = pytest.mark.filterwarnings("ignore:.*T5MultiHeadAttention.* was passed an input with a mask")

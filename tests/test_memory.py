@@ -13,6 +13,7 @@ from test_model import MIXED, POSITIONS, TARGETS, TRIPLES, assert_close, make_ba
 
 import seq2split as s2s
 from seq2split.memory import Memory
+from seq2split.wiring import Wiring
 
 LENGTHS = (2, 4, 6)
 ALL_PAIRS = tuple(itertools.product(range(1, 7), range(1, 7)))
@@ -133,7 +134,7 @@ def plan(count):
         node("second", ["first", "two"], [1, 3]),
         node("last", ["second", "bridge", "first", "target"], [5]),
     ]
-    return Memory({each.name: each for each in nodes}, count)
+    return Memory(Wiring(nodes), count)
 
 
 @pytest.mark.parametrize(
@@ -171,19 +172,6 @@ def test_memories_of_rows():
     padded = {"first": np.array([2, 4, 6]), "second": np.array([3, 1, 1]), "last": np.array([5, 5, 5])}
     assert plan(2).of_rows("last", padded).tolist() == [[3, 2], [1, 6], [1, 6]]
     assert plan(2).of_rows("first", padded).shape == (3, 0)
-
-
-def test_groups_have_a_fixed_number_of_rows():
-    compiled, _ = grid(memory_buckets=2)
-    padded = {"encoder": np.array([2] * 7 + [4] * 4), "decoder": np.array([2] * 9 + [6] * 2)}
-    groups = compiled.fixed_groups("decoder", padded, np.arange(11)[::-1])
-    assert [(each.length, each.memory, each.size) for each in groups] == [
-        (2, (2,), 5),
-        (2, (2,), 5),
-        (2, (6,), 5),
-        (6, (6,), 5),
-    ]
-    assert [each.rows.tolist() for each in groups] == [[6, 5, 4, 3, 2], [1, 0], [8, 7], [10, 9]]
 
 
 # Errors

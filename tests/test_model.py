@@ -21,6 +21,7 @@ from seq2split import carry, model
 from seq2split.buckets import pad_rows
 from seq2split.carry import Sequences
 from seq2split.models import Decoder, Encoder
+from seq2split.step import Step
 
 SOURCES, TARGETS, BOS = 11, 9, 2
 MEMORY, UNITS = 6, 4
@@ -218,31 +219,6 @@ def test_threads_change_nothing(pairs, threads, multiple):
         np.testing.assert_allclose(left, right, atol=1e-14)
 
 
-@pytest.mark.parametrize(
-    ("rows", "threads", "multiple", "expected"),
-    [
-        ({8: 10}, 1, 1, {8: [10]}),
-        ({8: 10}, 2, 1, {8: [5, 5]}),
-        ({8: 10}, 2, 4, {8: [8, 2]}),
-        ({8: 157}, 2, 8, {8: [80, 77]}),
-        ({8: 3}, 8, 1, {8: [1, 1, 1]}),
-        ({8: 3}, 8, 8, {8: [3]}),
-        ({4: 20, 8: 10}, 2, 1, {4: [20], 8: [10]}),  # each is one thread's share
-        ({4: 20, 8: 11}, 2, 1, {4: [20], 8: [6, 5]}),
-        ({4: 2, 8: 2, 16: 9}, 3, 1, {4: [2], 8: [2], 16: [3, 3, 3]}),
-    ],
-)
-def test_groups_are_divided_among_threads(rows, threads, multiple, expected):
-    members = {length: np.arange(count) + 100 * length for length, count in rows.items()}
-    found = {}
-    for group in model._divide(members, threads, multiple):
-        found.setdefault(group.length, []).append(group)
-    assert {length: [len(group.rows) for group in groups] for length, groups in found.items()} == expected
-    for length, groups in found.items():
-        np.testing.assert_array_equal(np.concatenate([group.rows for group in groups]), members[length])
-        assert [group.size for group in groups] == [-(-len(group.rows) // multiple) * multiple for group in groups]
-
-
 def test_an_error_in_a_thread_is_raised():
     def fails(source):
         tf.debugging.assert_equal(source.values, 0)
@@ -260,8 +236,8 @@ def test_an_error_in_a_thread_is_raised():
 def test_rows_are_rounded_up_to_the_multiple():
     case = shared()
     padded = split(case.encoder, case.decoder, row_multiple=4)
-    step = model._Step(padded, make_batch(), padded.nodes)
-    assert {name: [group.size for group in groups] for name, groups in step._groups.items()} == {
+    groups = Step(padded, make_batch(), padded.nodes).groups
+    assert {name: [group.size for group in each] for name, each in groups.items()} == {
         "encoder": [4, 4],
         "decoder": [8, 4],
     }

@@ -20,7 +20,7 @@ from efficiency.looped import loop
 from efficiency.setting import Lengths, Pair, Setting
 from seq2split.carry import Sequences
 from seq2split.config import OptimizerConfig
-from seq2split.model import add_up
+from seq2split.gradients import add_up
 from seq2split.optimization import Updater
 
 LEARNING_RATE = 1e-4

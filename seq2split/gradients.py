@@ -1,0 +1,49 @@
+"""Sums of gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, islice
+from typing import Any
+
+import tensorflow as tf
+
+
+def sums_by_part(
+    variables: Mapping[str, Sequence], gradients: Mapping[str, Sequence[Sequence]], each: Callable = map
+) -> dict[str, list]:
+    """The gradients of each part, summed over its groups and over the parts that share a variable.
+
+    Args:
+        variables: Of each part.
+        gradients: For each part whose gradients are wanted those of each of its groups, aligned with its variables.
+        each: Calls a function for each item, as `map` does.
+
+    Returns:
+        For each part its gradients, aligned with its variables. Of a variable that stands in several parts the first
+        has the sum, and the others `None`; all are `None` where they are not wanted.
+    """
+    addends: dict[str, list[list]] = {}
+    owners: dict[int, list] = {}
+    for name, groups in gradients.items():
+        addends[name] = [list(terms) for terms in zip(*groups, strict=True)]
+        for terms, variable in zip(addends[name], variables[name], strict=True):
+            owner = owners.setdefault(id(variable), terms)
+            if owner is not terms:
+                owner += terms
+                terms.clear()
+    sums = iter(each(add_up, chain.from_iterable(addends.values())))
+    return {
+        name: list(islice(sums, len(own))) if name in addends else [None] * len(own) for name, own in variables.items()
+    }
+
+
+def add_up(gradients: Sequence) -> Any:
+    """A sum in which `None` counts for nothing, and which stays sparse if every term is."""
+    present = [gradient for gradient in gradients if gradient is not None]
+    if len(present) < 2:
+        return present[0] if present else None
+    if all(isinstance(gradient, tf.IndexedSlices) for gradient in present):
+        values, indices = (tf.concat([getattr(g, part) for g in present], 0) for part in ("values", "indices"))
+        return tf.IndexedSlices(values, indices, present[0].dense_shape)
+    return tf.add_n([tf.convert_to_tensor(gradient) for gradient in present])
