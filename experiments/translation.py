@@ -34,7 +34,7 @@ def main() -> int:
     """Does what is chosen; returns the status of the process."""
     chosen = _arguments()
     trials = {trial.name: trial for trial in (*model_trials(), *batch_trials())}
-    picked = [trial for trial in trials.values() if re.fullmatch(chosen.only, trial.name)]
+    picked = [trial for trial in trials.values() if chosen.only.fullmatch(trial.name)]
     try:
         if chosen.decode:
             return _decode(trials[chosen.decode], chosen)
@@ -59,7 +59,9 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=Path, default=Path("runs/translation"), help="default: %(default)s")
-    parser.add_argument("--only", default=".*", metavar="REGEX", help="which runs to do, by name (default: all)")
+    parser.add_argument(
+        "--only", type=_pattern, default=".*", metavar="REGEX", help="which runs to do, by name (default: all)"
+    )
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the raw files (default: data/multi30k)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key in every run")
     parser.add_argument("--list", action="store_true", help="show the runs, and do none")
@@ -67,11 +69,18 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _pattern(text: str) -> re.Pattern:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text} is no regular expression: {error}") from error
+
+
 def _check(chosen: argparse.Namespace, picked: Sequence[Trial]) -> None:
     """Looks for what would only be missed after hours of training."""
     check_matplotlib()
     if not picked:
-        raise ValueError(f"--only {chosen.only}: no run has such a name; --list shows them")
+        raise ValueError(f"--only {chosen.only.pattern}: no run has such a name; --list shows them")
     for language in (SOURCE, *dict.fromkeys(trial.language for trial in picked)):
         for split in SPLITS:
             path = chosen.data / f"{split}.{language}.gz"
@@ -82,20 +91,30 @@ def _check(chosen: argparse.Namespace, picked: Sequence[Trial]) -> None:
 def _do(trial: Trial, chosen: argparse.Namespace) -> None:
     """Trains a run and translates with it, unless that was done with the same settings."""
     run = chosen.runs / trial.name
-    settings = [*trial.overrides(chosen.data), *chosen.set]
-    if _is_done(trial, run):
-        changed = differences(load(run / "config.toml"), load(trial.config, settings))
+    if _is_done(trial, chosen):
+        changed = _changed(trial, chosen)
         if not changed:
             return
         if not all(key.startswith("search.") for key in changed):
             raise ValueError(f"{run} was done with other settings of {', '.join(changed)}: delete it, or give --runs")
-    given = [argument for setting in settings for argument in ("--set", setting)]
+    for decoding in trial.decodings:
+        decoding.file(run).unlink(missing_ok=True)  # training writes the new settings, and may be interrupted
+    given = [argument for setting in _settings(trial, chosen) for argument in ("--set", setting)]
     _call("-m", "seq2split", "train", trial.config, "--run", run, *given)
     _call(Path(__file__), "--decode", trial.name, "--runs", chosen.runs, "--data", chosen.data)
 
 
-def _is_done(trial: Trial, run: Path) -> bool:
-    return all(decoding.file(run).exists() for decoding in trial.decodings)
+def _settings(trial: Trial, chosen: argparse.Namespace) -> list[str]:
+    return [*trial.overrides(chosen.data), *chosen.set]
+
+
+def _is_done(trial: Trial, chosen: argparse.Namespace) -> bool:
+    return all(decoding.file(chosen.runs / trial.name).exists() for decoding in trial.decodings)
+
+
+def _changed(trial: Trial, chosen: argparse.Namespace) -> list[str]:
+    """The keys with which a run was trained otherwise than it would be now."""
+    return differences(load(chosen.runs / trial.name / "config.toml"), load(trial.config, _settings(trial, chosen)))
 
 
 def _decode(trial: Trial, chosen: argparse.Namespace) -> int:
@@ -120,10 +139,10 @@ def _call(*arguments: object) -> None:
 
 
 def _report(chosen: argparse.Namespace) -> str:
-    """Writes the tables of all that is done, and draws the curves."""
+    """Writes the tables of all that is done with the same settings, and draws the curves."""
     runs = chosen.runs
     models, batches = (
-        [Outcome.of(trial, runs / trial.name, chosen.data) for trial in trials if _is_done(trial, runs / trial.name)]
+        [Outcome.of(trial, runs / trial.name, chosen.data) for trial in trials if _is_comparable(trial, chosen)]
         for trials in (model_trials(), batch_trials())
     )
     text = "\n\n".join([*model_tables(models), *batch_tables(batches)])
@@ -133,6 +152,15 @@ def _report(chosen: argparse.Namespace) -> str:
         if outcomes:
             plot_curves({outcome.name: outcome.history for outcome in outcomes}, runs / f"{name}.png")
     return text
+
+
+def _is_comparable(trial: Trial, chosen: argparse.Namespace) -> bool:
+    if not _is_done(trial, chosen):
+        return False
+    changed = _changed(trial, chosen)
+    if changed:
+        print(f"left out of the tables: {trial.name}, done with other {', '.join(changed)}", file=sys.stderr)
+    return not changed
 
 
 if __name__ == "__main__":

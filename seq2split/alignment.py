@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from seq2split.batching import ParallelCorpus
 from seq2split.carry import Sequences
+from seq2split.run import admit
 from seq2split.translation import Translator
 
 
@@ -40,14 +42,16 @@ def align(translator: Translator, sources: Sequence[str], target: str | None = N
         The alignment.
 
     Raises:
-        OverlongError: The sentence is longer than the last bucket.
+        OverlongError: The sentence, or the target that was given, is longer than the last bucket of its side.
         ValueError: There are not as many sentences as the model has source sides.
     """
+    overlong = "error"
     if target is None or len(sources) != len(translator.encoders):  # which the translation complains about
         (target,), _ = translator.translate(*([source] for source in sources))
+        overlong = "truncate"  # what was cut at the limit of a search may be cut into more pieces
     vocabularies = translator.vocabularies
     batch = {side: vocabularies[side].encode([line]) for side, line in zip(translator.encoders, sources, strict=True)}
-    rows, (labels,) = [row for (row,) in batch.values()], vocabularies["target"].encode([target])
+    rows, labels = [row for (row,) in batch.values()], _labels(translator, target, overlong)
     encoded = [translator.model.infer(batch, encoder.name) for encoder in translator.encoders.values()]
     weights = translator.decoder.align(*encoded, Sequences(labels[None], np.array([len(labels)], np.int32)))
     return Alignment(
@@ -55,3 +59,10 @@ def align(translator: Translator, sources: Sequence[str], target: str | None = N
         vocabularies["target"].pieces(labels),
         [each.numpy()[0, :, : len(row)] for each, row in zip(weights, rows, strict=True)],
     )
+
+
+def _labels(translator: Translator, target: str, overlong: str) -> np.ndarray:
+    """The pieces of a target, `[pieces]`."""
+    corpus = ParallelCorpus({"target": translator.vocabularies["target"].encode([target])})
+    (labels,) = admit(corpus, translator.buckets, overlong, "sentence")[0].sides["target"]
+    return labels

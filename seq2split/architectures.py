@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import keras
 
@@ -15,7 +17,7 @@ from seq2split.text import Vocabulary
 def make_layers(
     config: Config, vocabularies: Mapping[str, Vocabulary], buckets: Mapping[str, Buckets]
 ) -> tuple[dict[str, keras.Layer], keras.Layer]:
-    """Makes the layers of a model with new variables.
+    """Makes the layers of a model with new variables, whose initial values follow from the seed.
 
     Args:
         config: The configuration.
@@ -25,7 +27,24 @@ def make_layers(
     Returns:
         The encoder of each source side, and the decoder, which attends to all of them.
     """
-    keras.utils.set_random_seed(config.seed)
+    with _seeded(config.seed):
+        return _make_layers(config, vocabularies, buckets)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Lets Python's random numbers, from which Keras draws the seeds of initial values, begin at a seed meanwhile."""
+    before = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before)
+
+
+def _make_layers(
+    config: Config, vocabularies: Mapping[str, Vocabulary], buckets: Mapping[str, Buckets]
+) -> tuple[dict[str, keras.Layer], keras.Layer]:
     make_encoder, make_decoder = _MAKERS[config.model.architecture]
     encoders: dict[str, keras.Layer] = {}
     for place, side in enumerate(config.sides[:-1]):

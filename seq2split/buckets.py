@@ -16,14 +16,15 @@ tokens alone, so it ignores what another graph costs to build, the rows missing 
 work that grows faster than the length (attention).
 """
 
-import difflib
 import itertools
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
+
+from seq2split.choices import check_choice
 
 OVERLONG_CHOICES = ("error", "truncate", "skip")
 
@@ -171,7 +172,7 @@ class Buckets:
             >>> admission.kept, admission.lengths, admission.skipped
             (array([0, 2]), array([ 5, 16]), 1)
         """
-        _check_choice("overlong", overlong, OVERLONG_CHOICES)
+        check_choice("overlong", overlong, OVERLONG_CHOICES)
         lengths = _checked_lengths(lengths, least=0)
         if lengths.ndim != 1:
             raise ValueError(f"lengths has shape {lengths.shape}; expected [rows]: one length a row; flatten it first")
@@ -433,12 +434,6 @@ def _checked_lengths(lengths: ArrayLike, least: int) -> np.ndarray:
 def _position(index: int, shape: tuple[int, ...]) -> int | tuple[int, ...]:
     position = tuple(int(i) for i in np.unravel_index(index, shape))
     return position[0] if len(position) == 1 else position
-
-
-def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        nearest = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.0)[0]
-        raise ValueError(f"{name} is {value!r}; expected one of {', '.join(choices)}; did you mean {nearest!r}?")
 
 
 def _checked_row(row: int, sequence: ArrayLike, length: int, dtype: np.dtype) -> np.ndarray:

@@ -303,10 +303,10 @@ def _write_lines(path: str, lines: list[str]) -> None:
 
 def _attention(chosen: argparse.Namespace) -> None:
     from seq2split.alignment import align
-    from seq2split.plots import check_matplotlib, plot_alignment
+    from seq2split.plots import check_picture, plot_alignment
 
-    check_matplotlib()
     _check_output(chosen.output)
+    check_picture(Path(chosen.output))
     sources = [chosen.source, chosen.source2] if chosen.source2 else [chosen.source]
     alignment = align(_load_translator(chosen), sources, chosen.target)
     plot_alignment(alignment, Path(chosen.output))
@@ -315,7 +315,7 @@ def _attention(chosen: argparse.Namespace) -> None:
 
 def _plot(chosen: argparse.Namespace) -> None:
     from seq2split.history import read_history
-    from seq2split.plots import plot_curves
+    from seq2split.plots import check_picture, plot_curves
     from seq2split.run import RunDirectory
 
     _check_output(chosen.output)
@@ -324,6 +324,7 @@ def _plot(chosen: argparse.Namespace) -> None:
     if len(set(names)) < len(names):
         names = [str(path.parent) for path in paths]
     output = Path(chosen.output) if chosen.output else paths[0].with_name("curves.png")
+    check_picture(output)
     plot_curves({name: read_history(path) for name, path in zip(names, paths, strict=True)}, output)
     print(output)
 

@@ -49,21 +49,35 @@ def score(hypotheses: Sequence[str], references: Sequence[str], bootstrap: int =
         >>> [(s.name, round(s.value)) for s in score(["a small brown dog runs"], ["a small brown dog runs"])]
         [('BLEU', 100), ('chrF2', 100)]
     """
+    return [_score(kind, hypotheses, references, bootstrap) for kind in (BLEU, CHRF)]
+
+
+def bleu_score(hypotheses: Sequence[str], references: Sequence[str]) -> float:
+    """BLEU of a corpus alone: chrF takes several times as long.
+
+    Args:
+        hypotheses: As of `score`.
+        references: As of `score`.
+
+    Returns:
+        From 0 to 100.
+    """
+    return _score(BLEU, hypotheses, references, 1).value
+
+
+def _score(kind: type[BLEU | CHRF], hypotheses: Sequence[str], references: Sequence[str], bootstrap: int) -> Score:
     if len(hypotheses) != len(references) or not references:
         raise ValueError(
             f"there are {len(hypotheses)} translations and {len(references)} references; expected one reference for "
             "each translation, and at least one."
         )
-    results = []
-    for kind in (BLEU, CHRF):
+    metric = kind()
+    try:
+        result = metric.corpus_score(list(hypotheses), [list(references)], n_bootstrap=bootstrap)
+    except TypeError:  # chrF of nothing is a Python float, of anything else a float32: it can't average the two
         metric = kind()
-        try:
-            result = metric.corpus_score(list(hypotheses), [list(references)], n_bootstrap=bootstrap)
-        except TypeError:  # chrF of nothing is a Python float, of anything else a float32: it can't average the two
-            metric = kind()
-            result = metric.corpus_score(list(hypotheses), [list(references)])
-        results.append(Score(result.name, result.score, result.format(), str(metric.get_signature())))
-    return results
+        result = metric.corpus_score(list(hypotheses), [list(references)])
+    return Score(result.name, result.score, result.format(), str(metric.get_signature()))
 
 
 def score_by_length(

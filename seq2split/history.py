@@ -26,11 +26,21 @@ class History:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 
-    def rewind(self, step: int) -> None:
-        """Drops what was measured after a step, to which the run was set back, and of an average: it is made anew."""
+    def rewind(self, step: int, finished: bool = False) -> None:
+        """Drops what was measured after a step, at which the run stands; and unless it is finished what of an average.
+
+        Args:
+            step: The step.
+            finished: Whether no step follows, so that an average of its models is the last.
+        """
         if self._path.exists():
-            kept = [each for each in read_history(self._path) if each["step"] <= step and "average_loss" not in each]
+            kept = [entry for entry in read_history(self._path) if entry["step"] <= step]
+            kept = [entry for entry in kept if finished or not _is_average(entry)]
             write_atomically(self._path, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
+
+    def has_average(self) -> bool:
+        """Whether an average was measured."""
+        return self._path.exists() and any(map(_is_average, read_history(self._path)))
 
 
 def read_history(path: Path) -> list[Entry]:
@@ -53,6 +63,10 @@ def read_history(path: Path) -> list[Entry]:
         raise ValueError(f"{path.parent} holds no history: it has no {path.name}. Training a run writes it.")
     *lines, _ = path.read_text(encoding="utf-8").split("\n")  # what follows the last line's end is unfinished, or empty
     return [_parse(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
+
+
+def _is_average(entry: Entry) -> bool:
+    return "average_loss" in entry
 
 
 def _parse(line: str, place: str) -> Entry:

@@ -261,14 +261,15 @@ class SplitModel:
 
     def boundary(self, name: str) -> Nest:
         """What a part hands over, whatever its bucket: a nest of specs whose rows and times are unknown."""
-        if name not in self._boundaries:
-            built = [graph for (part, *_), graph in self.graphs.items() if part == name]
-            graph = built[0] if built else self.graph(name, self.wiring.lengths(name)[0])
-            timed = iter(time_leaves(graph.output_specs))
-            self._boundaries[name] = tf.nest.map_structure(
-                lambda spec: _relax(spec, next(timed), name), graph.output_specs
-            )
-        return self._boundaries[name]
+        with self._building:
+            if name not in self._boundaries:
+                built = [graph for (part, *_), graph in self.graphs.items() if part == name]
+                graph = built[0] if built else self.graph(name, self.wiring.lengths(name)[0])
+                timed = iter(time_leaves(graph.output_specs))
+                self._boundaries[name] = tf.nest.map_structure(
+                    lambda spec: _relax(spec, next(timed), name), graph.output_specs
+                )
+            return self._boundaries[name]
 
     def position(self, field: str) -> tf.TensorSpec:
         """The dtype and shape of one position of a batch field."""

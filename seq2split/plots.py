@@ -38,6 +38,24 @@ def check_matplotlib() -> None:
         raise ImportError("pictures need matplotlib: pip install 'seq2split[plot]'")
 
 
+def check_picture(path: Path) -> None:
+    """Checks that a picture can be written, before what it shows is computed.
+
+    Args:
+        path: Where to.
+
+    Raises:
+        ImportError: Matplotlib is missing.
+        ValueError: It doesn't write the format that the suffix chooses.
+    """
+    check_matplotlib()
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    formats = FigureCanvasBase.get_supported_filetypes()
+    if path.suffix.removeprefix(".") not in formats:
+        raise ValueError(f"{path}: expected a picture, whose name ends in {', '.join(f'.{each}' for each in formats)}.")
+
+
 def plot_curves(runs: Mapping[str, Sequence[Entry]], path: Path) -> None:
     """Draws the learning curves of runs: loss and BLEU, against time and against tokens.
 

@@ -61,8 +61,8 @@ class RunDirectory:
     def freeze(self, config: Config) -> list[str]:
         """Writes the configuration, if it may replace the one that is there.
 
-        Before the first checkpoint every key may change, so that a mistake can be mended; what was made by the old
-        settings is then deleted.
+        Before the first checkpoint, a best model's among them, every key may change, so that a mistake can be mended;
+        what was made by the old settings is then deleted.
 
         Args:
             config: The configuration.

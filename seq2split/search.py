@@ -61,7 +61,8 @@ class BeamSearch:
     Args:
         model: The model.
         encoders: The names of its encoders, in the order in which the decoder reads them.
-        decoder: The layer of its decoder.
+        decoder: The layer of its decoder: anything with `bos`, `start` and `step` as `Decoder` has them, and for
+            coverage `step_with_weights`.
         eos: The piece that ends a sentence.
         limit: The most pieces of a hypothesis, its end included.
 
@@ -371,9 +372,11 @@ def bounds(lengths: np.ndarray, limit: int, settings: SearchConfig) -> tuple[np.
         >>> bounds(np.array([2, 10]), 12, SearchConfig(min_length_ratio=0.25, max_length_ratio=1.5))
         (array([1, 3]), array([ 3, 12]))
     """
-    most = np.floor(settings.max_length_ratio * lengths) if settings.max_length_ratio else np.full(len(lengths), limit)
-    most = np.clip(most, 1, limit).astype(int)
-    return np.clip(np.ceil(settings.min_length_ratio * lengths), 1, most).astype(int), most
+    least, most = (
+        np.round(ratio * lengths, 9) for ratio in (settings.min_length_ratio, settings.max_length_ratio or np.inf)
+    )  # 1.1 * 50 is 55.00000000000001
+    most = np.clip(np.floor(most), 1, limit).astype(int)
+    return np.clip(np.ceil(least), 1, most).astype(int), most
 
 
 def _lengths(batch: Mapping[str, Sequences]) -> np.ndarray:

@@ -7,6 +7,7 @@ they gain. So a batch's rows are dealt out instead (`SplitModel`), and each core
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,7 +19,8 @@ _MOST = 8  # beyond it the rows of an ordinary batch get too few for each
 def use_cores() -> int:
     """Sets TensorFlow up for one thread of `SplitModel` on each core.
 
-    It must come before TensorFlow first computes; where it comes too late, or where there is a GPU, nothing changes.
+    It must come before TensorFlow first computes, so before the first layer is made; where it comes too late, it warns.
+    Where there is a GPU, nothing changes.
 
     Returns:
         The `threads` to give to `SplitModel` and others.
@@ -34,7 +36,8 @@ def use_cores() -> int:
     try:
         tf.config.threading.set_intra_op_parallelism_threads(cores // threads)
         tf.config.threading.set_inter_op_parallelism_threads(cores)
-    except RuntimeError:  # it has computed already
+    except RuntimeError:
+        warnings.warn("use_cores came after TensorFlow's first computation: one thread is used", stacklevel=2)
         return 1
     return threads
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -93,7 +94,7 @@ class Trainer:
         progress, settings = self.progress, self._settings
         say(self._checkpoints.restore())
         self._add_session()
-        self._history.rewind(int(progress.step))
+        self._history.rewind(int(progress.step), self._finished())
         self._candidates.rewind(int(progress.step))
         if not self._finished():
             self._checkpoints.drop_average()  # it was that of a shorter training
@@ -110,16 +111,17 @@ class Trainer:
                 progress.advance(group, meter.count(group, float(loss), float(nll)))
                 if progress.step % settings.log_every == 0:
                     self._note(**meter.window(), **_named(rates))
+                better = False
                 if progress.step % settings.validate_every == 0 or progress.step == settings.steps:
                     with self._moving.applied():
-                        self._validate()
+                        better = self._validate()
                     progress.seconds.assign_add(meter.skip())
-                if progress.step % settings.checkpoint_every == 0 or self._finished() or asked:
-                    self._checkpoints.save()
+                if progress.step % settings.checkpoint_every == 0 or better or self._finished() or asked:
+                    self._checkpoints.save()  # with the best too: a run that is set back must not lose what it is
                 if asked and not self._finished():
                     raise Interrupted(f"stopped after step {int(progress.step)}; start it again to resume")
         say(self._outcome())
-        if settings.average:
+        if settings.average and not self._history.has_average():
             self._try_average()
 
     def samples(self, translator: Translator) -> str:
@@ -140,8 +142,8 @@ class Trainer:
         patience = self._settings.patience
         return self.progress.step >= self._settings.steps or bool(patience and self.progress.stale >= patience)
 
-    def _validate(self) -> None:
-        """Scores the validation corpus, shows samples, and keeps the model if it is the best so far."""
+    def _validate(self) -> bool:
+        """Scores the validation corpus, shows samples, and keeps the model if it is the best so far; returns that."""
         step, result = int(self.progress.step), self._validation.run()
         better = self.progress.judge(self._figure(result))
         if better:
@@ -153,6 +155,7 @@ class Trainer:
             say(samples)
             self._summaries.text(step, "samples", samples.replace("\n", "  \n"))
         self._note(validation_loss=result.loss, validation_perplexity=result.perplexity, validation_bleu=result.bleu)
+        return better
 
     def _note(self, **figures: float) -> None:
         """Writes figures of the last step to the history and for TensorBoard."""
@@ -163,8 +166,8 @@ class Trainer:
     def _try_average(self) -> None:
         """Validates the average of the kept models, and makes it the model of the run if no single one was as good."""
         steps = self._candidates.steps
-        self._checkpoints.drop_average()
         if len(steps) < 2:
+            say(f"no average: {len(steps)} validated models are kept, and it takes two")
             return
         with preserved(self._candidates.variables):
             self._candidates.read_average()
@@ -172,6 +175,8 @@ class Trainer:
             better = self._figure(result) > self.progress.best
             if better:
                 self._checkpoints.save_average()
+            else:
+                self._checkpoints.drop_average()
         self._note(average_loss=result.loss, average_perplexity=result.perplexity, average_bleu=result.bleu)
         verdict = "better than the best: it is the model of this run" if better else "no better than the best"
         say(f"average of the models of steps {', '.join(map(str, steps))}: validation {result}, {verdict}")
@@ -185,20 +190,23 @@ class Trainer:
             raise FloatingPointError(
                 f"in step {int(self.progress.step) + 1} the loss is {float(loss)} and the gradient norm is "
                 f"{float(norm)}, so the variables are lost; the checkpoints before are good. Lower "
-                "optimizer.learning_rate or training.clip_norm, or raise optimizer.warmup_steps, and start the run "
-                "again."
+                f"optimizer.learning_rate, {self._advice()}, or raise optimizer.warmup_steps, and start the run again."
             )
+
+    def _advice(self) -> str:
+        clip = self._settings.clip_norm
+        return f"lower training.clip_norm, which is {clip:g}" if clip else "set training.clip_norm, such as 1"
 
     def _outcome(self) -> str:
         progress, criterion = self.progress, self._settings.criterion
         early = (
             f": {int(progress.stale)} validations without improvement" if progress.step < self._settings.steps else ""
         )
-        best = abs(float(progress.best))
+        best = f"best validation {criterion} {abs(float(progress.best)):.2f} at step {int(progress.best_step)}"
         seconds = float(progress.seconds)
         return (
-            f"finished after step {int(progress.step)}{early}; best validation {criterion} {best:.2f} at step "
-            f"{int(progress.best_step)}; {seconds / 60:.1f} minutes, "
+            f"finished after step {int(progress.step)}{early}; {best if progress.best_step else 'never validated'}; "
+            f"{seconds / 60:.1f} minutes, "
             f"{int(progress.tokens) / max(seconds, 1e-9):,.0f} source and target tokens/s, validations included"
         )
 
@@ -238,7 +246,7 @@ def _asked_to_stop() -> Iterator[list[int]]:
         asked.append(number)
         for each, handler in before.items():
             signal.signal(each, handler)
-        say("stopping after this step; once more stops at once")
+        os.write(2, b"\nstopping after this step; once more stops at once\n")  # print may be what was interrupted
 
     for number in (signal.SIGINT, signal.SIGTERM):
         before[number] = signal.signal(number, note)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from seq2split.batching import BatchPlan, ParallelCorpus, stream
-from seq2split.config import Config
-from seq2split.evaluation import score
+from seq2split.config import Config, SearchConfig
+from seq2split.evaluation import bleu_score
 from seq2split.run import admit_corpus
 from seq2split.text import read_parallel
 from seq2split.translation import Translator
+
+# Greedy, to be fast; and whatever [search] says, which may change in a run, so that its validations can be compared.
+_SEARCH = SearchConfig(beam=1)
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,6 @@ class Validation:
 
     def __init__(self, config: Config, translator: Translator):
         self._translator, self._overlong = translator, config.data.overlong
-        self._greedy = replace(config.search, beam=1, coverage=0.0)  # a validation should be fast
         self._lines = read_parallel(config.corpus("valid"))
         pieces = {side: translator.vocabularies[side].encode(lines) for side, lines in self._lines.items()}
         self._corpus, self.told = admit_corpus(
@@ -57,14 +59,13 @@ class Validation:
 
     def run(self) -> Result:
         """Translates and scores the corpus."""
-        translations, _ = self._translator.translate(*self._sources(), overlong=self._overlong, settings=self._greedy)
-        bleu, _ = score(translations, self._lines["target"])
-        return Result(self._loss(), bleu.value)
+        translations, _ = self._translator.translate(*self._sources(), overlong=self._overlong, settings=_SEARCH)
+        return Result(self._loss(), bleu_score(translations, self._lines["target"]))
 
     def samples(self, translator: Translator, count: int) -> str:
         """The first sentences of the corpus with a translator's translations, as text."""
         sources = [lines[:count] for lines in self._sources()]
-        translations, _ = translator.translate(*sources, overlong=self._overlong, settings=self._greedy)
+        translations, _ = translator.translate(*sources, overlong=self._overlong, settings=_SEARCH)
         *names, _ = self._lines
         shown = [*zip(names, sources, strict=True), ("reference", self._lines["target"]), ("translation", translations)]
         return "\n\n".join(

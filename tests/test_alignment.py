@@ -9,6 +9,7 @@ import tensorflow as tf
 from corpora import configure, write_experiment
 
 from seq2split.alignment import Alignment, align
+from seq2split.buckets import OverlongError
 from seq2split.carry import Sequences
 from seq2split.models import Decoder, Encoded
 from seq2split.training import Trainer
@@ -73,6 +74,18 @@ def test_of_the_models_translation(translator):
     assert isinstance(found, Alignment)
     assert (found.sources, found.target) == (given.sources, given.target)
     np.testing.assert_array_equal(found.weights, given.weights)
+
+
+def test_a_long_target_is_refused(translator):
+    with pytest.raises(OverlongError) as caught:
+        align(translator, ["a b"], "a b c d e f")
+    assert "target side" in str(caught.value.__notes__)
+
+
+def test_a_translation_that_the_search_cut_off(translator, monkeypatch):
+    """It has as many pieces as the last bucket, and its end makes one more."""
+    monkeypatch.setattr(translator, "translate", lambda *_: (["a b c d e"], None))
+    assert align(translator, ["a b"]).target == ["▁a", "▁b", "▁c", "▁d", "</s>"]
 
 
 @pytest.mark.parametrize("target", [None, "a"])

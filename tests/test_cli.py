@@ -234,7 +234,9 @@ def test_plot(run, tmp_path, capsys):
 def test_plot_mistakes(run, tmp_path, capsys, monkeypatch):
     assert "holds no history" in fails(capsys, "plot", run, tmp_path / "none")
     assert "there is no directory" in fails(capsys, "plot", run, "--output", tmp_path / "none" / "curves.png")
-    assert "not supported" in fails(capsys, "plot", run, "--output", tmp_path / "curves.xyz")
+    for arguments in (["plot", run], ["attention", run, "--source", "a"]):
+        told = fails(capsys, *arguments, "--output", tmp_path / "curves.xyz")
+        assert "curves.xyz: expected a picture, whose name ends in" in told
     (tmp_path / "history.jsonl").write_text("")
     assert "has measured nothing yet" in fails(capsys, "plot", tmp_path)
     monkeypatch.setattr(plots, "find_spec", lambda _: None)

@@ -93,12 +93,16 @@ def test_results_table(tmp_path, multi30k):
     assert searched.returncode == 0, searched.stderr
     assert "changed in this run: search.length_penalty" in searched.stderr
     assert longest.stat().st_mtime_ns > before
+    other = "left out of the tables: en_fr_transformer_bfloat16, done with other search.length_penalty"
+    assert other in searched.stderr
+    assert "en_fr" not in searched.stdout
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--only", "lstm"], "--only lstm: no run has such a name"),
+        (["--only", "*"], "* is no regular expression: nothing to repeat"),
         (["--data", "nowhere"], "nowhere/train.en.gz is missing: run python data/multi30k.py"),
     ],
 )

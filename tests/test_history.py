@@ -33,6 +33,16 @@ def test_rewind(path, step, left):
     assert [entry["step"] for entry in read_history(path)] == [*left, 10]
 
 
+@pytest.mark.parametrize(("step", "finished", "left"), [(6, True, True), (6, False, False), (4, True, False)])
+def test_averages_are_those_of_a_finished_run(path, step, finished, left):
+    history = History(path)
+    assert not history.has_average()
+    history.add(step=6, average_loss=1.0)
+    assert history.has_average()
+    history.rewind(step, finished)
+    assert history.has_average() == left
+
+
 def test_rewind_of_nothing(tmp_path):
     History(tmp_path / "none").rewind(0)
     assert not (tmp_path / "none").exists()

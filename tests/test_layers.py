@@ -272,14 +272,14 @@ READ = np.array([5, 3, 1, 2], np.int32)
 def test_attention_equals_numpy(attention):
     layer = make_attention(attention)
     queries, values = normal(4, 2, UNITS, seed=1), normal(4, TIME, FEATURES, seed=2)
-    found = layer(queries, layer.prepare(values, READ))
+    found, _ = layer(queries, layer.prepare(values, READ))
     assert_close(found, attention_reference(attention, layer, queries.numpy(), values.numpy(), READ))
 
 
 def attend(layer, queries, values, lengths):
     with tf.GradientTape() as tape:
         tape.watch([queries, values])
-        contexts = layer(queries, layer.prepare(values, lengths))
+        contexts, _ = layer(queries, layer.prepare(values, lengths))
         loss = tf.reduce_sum(contexts * normal(*contexts.shape, seed=3, dtype=contexts.dtype))
     sources = [queries, values, *[variable.value for variable in layer.trainable_variables]]
     return contexts, tape.gradient(loss, sources)
@@ -331,7 +331,7 @@ def test_mixed_bfloat16_attention_is_near_float32(attention):
     contexts = {}
     for dtype in ("mixed_bfloat16", "float32"):
         layer = make_attention(attention, dtype)
-        contexts[dtype] = layer(queries, layer.prepare(values, READ))
+        contexts[dtype], _ = layer(queries, layer.prepare(values, READ))
         assert contexts[dtype].dtype == tf.float32
     np.testing.assert_allclose(contexts["mixed_bfloat16"], contexts["float32"], atol=3e-2)
 

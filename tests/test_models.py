@@ -138,6 +138,19 @@ def test_odd_units_cannot_be_halved():
     assert Encoder(SOURCES, 3, 5, bidirectional=False)(SOURCE).summary.shape == (4, 5)
 
 
+@pytest.mark.parametrize(
+    ("make", "options", "message"),
+    [
+        (lambda **options: Encoder(SOURCES, 3, MEMORY, **options), {"cell": "rnn"}, "Encoder: cell is 'rnn'"),
+        (lambda **options: Decoder(TARGETS, MEMORY, BOS, **options), {"cell": "LSTM"}, "did you mean 'lstm'"),
+        (lambda **options: Decoder(TARGETS, MEMORY, BOS, **options), {"attention": "dot"}, "one of luong, bahdanau"),
+    ],
+)
+def test_unknown_words(make, options, message):
+    with pytest.raises(ValueError, match=message):
+        make(**options)
+
+
 # Decoder
 
 

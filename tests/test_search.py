@@ -262,6 +262,7 @@ def test_fewer_wanted_are_the_first_of_more():
         ([3], 8, (0.4, 0.5), ([1], [1])),
         ([3], 8, (0.1, 0.1), ([1], [1])),
         ([3], 8, (3, 0), ([8], [8])),
+        ([50], 200, (1.1, 2.3), ([55], [115])),  # 55.00000000000001 and 114.99999999999999 in floats
     ],
 )
 def test_bounds(lengths, limit, ratios, expected):

@@ -21,4 +21,5 @@ print(threads, tf.config.threading.get_intra_op_parallelism_threads())
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     threads, of_an_operation = map(int, done.stdout.split())
     assert threads == expected
+    assert ("use_cores came after TensorFlow's first computation" in done.stderr) == bool(before)
     assert of_an_operation == (0 if before else max(1, CORES // threads))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import random
@@ -193,6 +194,38 @@ def test_a_step_of_several_batches(experiment, tmp_path, monkeypatch):
     assert scalars(tmp_path)["padding"][2] == pytest.approx(
         1 - int(trainer.progress.tokens) / sum(batch.positions(trainer.translator.buckets) for batch in batches)
     )
+
+
+def test_several_batches_are_one_update(experiment, tmp_path, monkeypatch):
+    """Of plain gradient descent: as if they were one batch."""
+    overrides = {
+        "model__dropout": 0,
+        "optimizer__name": "sgd",
+        "optimizer__learning_rate": 0.5,
+        "training__clip_norm": 0,
+    }
+    config = configure(experiment, training__accumulate=3, training__steps=1, batches__tokens=45, **overrides)
+    trainer = scripted(Trainer(config, tmp_path), monkeypatch, [Result(1.0, 1.0)])
+    batches = list(islice(stream(trainer._corpus, trainer._plan), 3))
+    rows = {
+        side: [
+            row[:length] for batch in batches for row, length in zip(*map(np.asarray, batch.fields[side]), strict=True)
+        ]
+        for side in ("source", "target")
+    }
+    model = trainer.translator.model
+    _, gradients = model.loss_and_gradients(rows)
+    expected = {
+        name: [
+            one.numpy() - 0.5 * tf.convert_to_tensor(each).numpy()
+            for one, each in zip(node.part.trainable_variables, gradients[name], strict=True)
+        ]
+        for name, node in model.nodes.items()
+    }
+    trainer.train()
+    for name, node in model.nodes.items():
+        for one, value in zip(node.part.trainable_variables, expected[name], strict=True):
+            np.testing.assert_allclose(one, value, rtol=1e-4, atol=1e-6)
 
 
 def test_build_ahead(experiment, tmp_path):
@@ -466,19 +499,54 @@ def test_a_worse_average_is_not_the_model(experiment, tmp_path, monkeypatch, cap
     _, seen = average_run(experiment, tmp_path, monkeypatch, [1.0, 5.0, 4.0, 3.0, 5.0])
     assert_same_state(state_of_parts(Translator.load(tmp_path)), seen[1])
     assert "no better than the best" in capsys.readouterr().err
-    average_run(experiment, tmp_path, monkeypatch, [5.5])  # finished before: it is only averaged again
+    average_run(experiment, tmp_path, monkeypatch, [])  # finished, and the average is known
+    history = tmp_path / "history.jsonl"
+    *entries, average = history.read_text().splitlines()
+    assert json.loads(average)["average_bleu"] == 5.0
+    history.write_text("".join(line + "\n" for line in entries))  # killed before it was known
+    average_run(experiment, tmp_path, monkeypatch, [5.5])
     assert (tmp_path / "average").exists()
-    averages = [entry["average_bleu"] for entry in read_history(tmp_path / "history.jsonl") if "average_bleu" in entry]
-    assert averages == [5.5]
+    assert [each["average_bleu"] for each in read_history(history) if "average_bleu" in each] == [5.5]
+    shutil.rmtree(tmp_path / "candidates")
+    average_run(experiment, tmp_path, monkeypatch, [])
+    assert (tmp_path / "average").exists()
     with pytest.raises(StopIteration):
         average_run(experiment, tmp_path, monkeypatch, [], steps=12)
     assert not (tmp_path / "average").exists()
+
+
+def test_one_model_is_no_average(experiment, tmp_path, monkeypatch, capsys):
+    average_run(experiment, tmp_path, monkeypatch, [1.0], steps=2)
+    assert "no average: 1 validated models are kept, and it takes two" in capsys.readouterr().err
+
+
+def test_the_best_is_not_lost_with_the_steps_after_a_checkpoint(experiment, tmp_path, monkeypatch):
+    """A checkpoint goes with it, so that a run which is set back still knows the best that it keeps."""
+    options = {"validate_every": 3, "checkpoint_every": 100, "patience": 0}
+    config = configure(experiment, **{f"training__{key}": value for key, value in options.items()})
+    trainer = without_model(Trainer(config, tmp_path), monkeypatch)
+    trainer._updater = until(5, trainer._updater)
+    with pytest.raises(RuntimeError, match="power cut"):
+        trainer.train()
+    again = Trainer(config, tmp_path)
+    assert "3 steps are done" in again._checkpoints.restore()
+    assert int(again.progress.best_step) == 3
+
+
+def test_a_run_that_was_never_validated_says_so(experiment, tmp_path, monkeypatch, capsys):
+    trainer = without_model(Trainer(configure(experiment, training__checkpoint_every=1), tmp_path), monkeypatch)
+    trainer._updater = until(5, trainer._updater)
+    with pytest.raises(RuntimeError, match="power cut"):
+        trainer.train()
+    without_model(Trainer(configure(experiment, training__steps=3), tmp_path), monkeypatch).train()
+    assert "finished after step 4; never validated; " in capsys.readouterr().err
 
 
 def test_models_of_lost_steps_are_not_averaged(experiment, tmp_path, monkeypatch):
     options = {"average": 9, "validate_every": 2, "patience": 0}
     config = configure(experiment, **{f"training__{key}": value for key, value in options.items()})
     trainer = without_model(Trainer(config, tmp_path), monkeypatch)
+    scripted(trainer, monkeypatch, [Result(1.0, 3.0 - place) for place in range(3)])
     trainer._updater = until(7, trainer._updater)
     with pytest.raises(RuntimeError, match="power cut"):
         trainer.train()
@@ -546,7 +614,7 @@ def test_divergence(experiment, tmp_path, monkeypatch):
     poisoned.optimizers, poisoned.learning_rates, poisoned.frozen = update.optimizers, {}, update.frozen
     poisoned.variables = update.variables
     trainer._updater = poisoned
-    expected = r"in step 3.*norm is nan.*optimizer\.learning_rate.*training\.clip_norm"
+    expected = r"in step 3.*norm is nan.*optimizer\.learning_rate, lower training\.clip_norm, which is \d"
     with pytest.raises(FloatingPointError, match=expected):
         trainer.train()
     again = Trainer(configure(experiment, training__checkpoint_every=1), tmp_path)
@@ -556,7 +624,7 @@ def test_divergence(experiment, tmp_path, monkeypatch):
 
 def test_divergence_by_learning_rate(experiment, tmp_path):
     overrides = {"optimizer__name": "sgd", "optimizer__learning_rate": 1e38, "training__clip_norm": 0}
-    with pytest.raises(FloatingPointError, match=r"(loss|norm) is (nan|inf)"):
+    with pytest.raises(FloatingPointError, match=r"(loss|norm) is (nan|inf).*set training\.clip_norm, such as 1,"):
         train(experiment, tmp_path, **overrides)
 
 

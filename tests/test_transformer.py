@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import functools
 import itertools
 
 import keras
@@ -199,6 +200,123 @@ def test_steps_equal_teacher_forcing(options):
     np.testing.assert_allclose(total, decoder(*encoded, batch["target"])[1], rtol=1e-12)
 
 
+# Against numpy: one sentence at a time, without padding.
+
+
+def in_numpy(encoders, decoder, sources, target, dropped=None):
+    """The negative log-likelihood of a target, and the last layer's attention weights of each memory."""
+    memories = [numpy_levels(each, source, (), dropped) for each, source in zip(encoders, sources, strict=True)]
+    weights = []
+    features = numpy_levels(decoder, np.append(BOS, target[:-1]).astype(int), memories, dropped, weights)
+    table = decoder.embeddings if decoder.projection is None else decoder.projection
+    logits = features @ table.numpy().T + decoder.output_bias.numpy()
+    likelihoods = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    return -likelihoods[np.arange(len(target)), target].sum(), weights[len(weights) - len(memories) :]
+
+
+def numpy_levels(layer, pieces, memories, dropped, weights=None):
+    """The outputs `[time, units]` of the last level of an encoder, or of a decoder, which masks the future."""
+    places = sinusoids(tf.range(len(pieces)), UNITS, "float64").numpy()
+    if layer.positions.table is not None:
+        places = layer.positions.table.numpy()[: len(pieces)] * UNITS**0.5
+    kept = dropped != "residual"
+    values = (layer.embeddings.numpy()[pieces] * UNITS**0.5 + places) * kept
+    for level in layer.levels:
+        parts = [functools.partial(numpy_attend, level.own, None, weights is not None, dropped, [])]
+        parts += [
+            functools.partial(numpy_attend, *pair, False, dropped, weights)
+            for pair in zip(level.others, memories, strict=True)
+        ]
+        parts.append(
+            lambda inputs, level=level: numpy_dense(
+                level.outer, np.maximum(numpy_dense(level.inner, inputs), 0) * (dropped != "activation")
+            )
+        )
+        for norm, part in zip(level.norms, parts, strict=True):
+            if level.norm == "pre":
+                values = values + part(numpy_normalize(norm, values)) * kept
+            else:
+                values = numpy_normalize(norm, values + part(values) * kept)
+    return values if layer.last is None else numpy_normalize(layer.last, values)
+
+
+def numpy_attend(heads, memory, causal, dropped, seen, inputs):
+    projected = [numpy_dense(heads.query, inputs)]
+    projected += [] if memory is None else [numpy_dense(heads.key_value, memory)]
+    queries, keys, values = (
+        np.split(projected[0], 3, -1) if memory is None else [projected[0], *np.split(projected[1], 2, -1)]
+    )
+    size, contexts, weights = UNITS // heads.heads, [], []
+    for start in range(0, UNITS, size):
+        part = slice(start, start + size)
+        scores = queries[:, part] @ keys[:, part].T / np.sqrt(size)
+        shares = np.exp(np.where(np.tri(*scores.shape) > 0, scores, -np.inf) if causal else scores)
+        weights.append(shares / shares.sum(-1, keepdims=True))
+        contexts.append(weights[-1] @ values[:, part] * (dropped != "attention"))
+    seen.append(np.mean(weights, 0))
+    return numpy_dense(heads.output_projection, np.concatenate(contexts, -1))
+
+
+def numpy_dense(layer, values):
+    return values @ layer.kernel.numpy() + layer.bias.numpy()
+
+
+def numpy_normalize(layer, values):
+    deviations = values - values.mean(-1, keepdims=True)
+    normal = deviations / np.sqrt(values.var(-1, keepdims=True) + 1e-6)
+    return normal * layer.scale.numpy() + layer.shift.numpy()
+
+
+def rows_of(batch, *sides):
+    return [
+        [batch[side].values[row, : batch[side].lengths[row]] for side in sides]
+        for row in range(len(batch["target"].lengths))
+    ]
+
+
+def encode(encoders, batch, **options):
+    return [each(batch[side], **options) for each, side in zip(encoders, ["source", "source2"], strict=False)]
+
+
+@every_subject
+def test_equals_numpy(options):
+    """The likelihoods; and the weights of all memories, of a whole target and step by step."""
+    encoders, decoder = make_layers(options)
+    batch, sides = make_batch(), ["source", "source2"][: len(encoders)]
+    encoded = encode(encoders, batch)
+    expected = [in_numpy(encoders, decoder, row, target) for *row, target in rows_of(batch, *sides, "target")]
+    np.testing.assert_allclose(decoder(*encoded, batch["target"])[1], sum(nll for nll, _ in expected), rtol=1e-10)
+    found = decoder.align(*encoded, batch["target"])
+    memories, state = decoder.start(*encoded)
+    previous = np.concatenate([np.full([5, 1], BOS), batch["target"].values[:, :-1]], 1).astype(np.int32)
+    steps = []
+    for place in range(4):
+        _, state, weights = decoder.step_with_weights(memories, state, tf.constant(previous[:, place]))
+        steps.append(weights)
+    assert len(found) == len(steps[0]) == len(sides)
+    for row, (_, of_memories) in enumerate(expected):
+        for memory, weights in enumerate(of_memories):
+            time, length = weights.shape
+            np.testing.assert_allclose(found[memory][row, :time, :length], weights, atol=1e-10)
+            for place in range(time):
+                np.testing.assert_allclose(steps[place][memory][row, :length], weights[place], atol=1e-10)
+
+
+@pytest.mark.parametrize("dropped", Rates._fields)
+@pytest.mark.parametrize(
+    "options", SUBJECTS[:1] + SUBJECTS[4:], ids=lambda options: "-".join(map(str, options.values()))
+)
+def test_each_dropout_drops_its_own(options, dropped):
+    """With a rate of nearly one nothing is left of what it is for, and of all else everything."""
+    encoders, decoder = make_layers(options, rates=Rates(**{dropped: 1 - 1e-9}))
+    batch, sides = make_batch(), ["source", "source2"][: len(encoders)]
+    encoded = encode(encoders, batch, training=True)
+    _, found = decoder(*encoded, batch["target"], training=True)
+    rows = rows_of(batch, *sides, "target")
+    expected = sum(in_numpy(encoders, decoder, row, target, dropped)[0] for *row, target in rows)
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
 def test_dropout_is_the_same_in_both_passes_and_other_in_each_place():
     """A split step with dropout equals a joint one of the same groups; it moves the loss."""
     options = SUBJECTS[1]
@@ -305,6 +423,10 @@ def test_mistakes():
         TransformerEncoder(PIECES, 8, 1, 3, 4)
     with pytest.raises(ValueError, match=r"shape \(9, 8\), and it needs \(5, 8\)"):
         TransformerDecoder(5, 8, BOS, 8, 1, 2, 4, embeddings=TransformerEncoder(9, 8, 1, 2, 4).embeddings)
+    with pytest.raises(ValueError, match="norm is 'Pre'; expected one of pre, post"):
+        TransformerEncoder(PIECES, 8, 1, 2, 4, norm="Pre")
+    with pytest.raises(ValueError, match=r"TransformerDecoder: positions is 'learnt'; .* did you mean 'learned'"):
+        TransformerDecoder(PIECES, 8, BOS, 8, 1, 2, 4, positions="learnt")
 
 
 @pytest.mark.parametrize("module", [layers, transformer])

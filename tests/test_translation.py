@@ -208,6 +208,21 @@ def test_no_trace_twice(translator):
     assert before[1] == 2
 
 
+def test_threads_translate_the_same(translator):
+    """More sentences than are searched together, in an order that length does not follow."""
+    draw = np.random.default_rng(3)
+    lines = [" ".join(draw.choice(WORDS, draw.integers(1, 5))) for _ in range(300)]
+    threaded = Translator(translator.config, translator.vocabularies, translator.buckets, threads=2)
+    for name, layer in translator.layers.items():
+        for one, other in zip(threaded.layers[name].variables, layer.variables, strict=True):
+            one.assign(other)
+    settings = SearchConfig(beam=3)
+    found, expected = (each.n_best(2, lines, settings=settings)[0] for each in (threaded, translator))
+    assert [[each.text for each in best] for best in found] == [[each.text for each in best] for best in expected]
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose([each.score for each in one], [each.score for each in other], rtol=1e-5)
+
+
 def test_nothing_to_translate(translator):
     assert translator.translate([])[0] == []
     assert len(translator.translate([""])[0]) == 1

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from quality.trials import Decoding, Trial
+from quality.trials import Trial
 from seq2split.files import write_atomically
 from seq2split.text import read_lines
 from seq2split.threads import use_cores
@@ -22,15 +21,9 @@ def decode(trial: Trial, run: Path, data: Path) -> None:
         data: The folder of the raw files.
     """
     translator = Translator.load(run, use_cores())
+    config = translator.config
     for decoding in trial.decodings:
         source = read_lines(trial.corpus(decoding.split, data)["source"])
-        write_atomically(
-            decoding.file(run), "".join(f"{each}\n" for each in _translate(translator, decoding, source)).encode()
-        )
-
-
-def _translate(translator: Translator, decoding: Decoding, source: Sequence[str]) -> list[str]:
-    settings = replace(translator.config.search, **decoding.search)
-    overlong = translator.config.data.overlong
-    found, _ = translator.n_best(1, source, overlong=overlong, progress=False, settings=settings)
-    return [best[0].text for best in found]
+        settings = replace(config.search, **decoding.search)
+        lines, _ = translator.translate(source, overlong=config.data.overlong, settings=settings)
+        write_atomically(decoding.file(run), "".join(f"{line}\n" for line in lines).encode())

@@ -36,14 +36,14 @@ class Outcome:
         language: Of the target.
         scores: BLEU and chrF of each decoding, by its name.
         history: What was measured in training.
-        parameters: How many numbers are trained.
+        parameters: How many numbers are trained, if the run's record tells.
     """
 
     name: str
     language: str
     scores: Mapping[str, Sequence[Score]]
     history: Sequence[Entry]
-    parameters: int
+    parameters: int | None
 
     @classmethod
     def of(cls, trial: Trial, run: Path, data: Path) -> Outcome:
@@ -53,7 +53,8 @@ class Outcome:
             reference = read_lines(trial.corpus(decoding.split, data)["target"])
             bootstrap = 1 if decoding in PENALIZED.values() else _BOOTSTRAP
             scores[decoding.name] = score(read_lines(decoding.file(run)), reference, bootstrap)
-        parameters = read_sessions(run / "run.json")[-1]["parameters"]
+        sessions = read_sessions(run / "run.json") if (run / "run.json").exists() else []
+        parameters = next((session["parameters"] for session in sessions if "parameters" in session), None)
         return cls(trial.name, trial.language, scores, read_history(run / "history.jsonl"), parameters)
 
     def bleu(self, decoding: str) -> float:
@@ -110,7 +111,7 @@ def _row(outcome: Outcome) -> list[str]:
         "-" if average is None else f"{average:.2f}",
         f"{last['seconds'] / 60:.1f}",
         f"{last['tokens'] / last['seconds']:,.0f}",
-        f"{outcome.parameters / 1e6:.2f} M",
+        "-" if outcome.parameters is None else f"{outcome.parameters / 1e6:.2f} M",
     ]
 
 

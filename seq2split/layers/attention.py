@@ -58,24 +58,21 @@ class Attention(keras.Layer):
         return Memory(values, keys, additive_mask(real, self.variable_dtype))
 
     @_unconverted
-    def call(
-        self, queries: tf.Tensor, memory: Memory, return_weights: bool = False
-    ) -> tf.Tensor | tuple[tf.Tensor, tf.Tensor]:
+    def call(self, queries: tf.Tensor, memory: Memory) -> tuple[tf.Tensor, tf.Tensor]:
         """Reads the memory.
 
         Args:
             queries: `[rows, queries, units]`.
             memory: As prepared.
-            return_weights: Whether to return the attention weights too.
 
         Returns:
-            One context for each query, `[rows, queries, features]`; with `return_weights` also the share that each
-            position of the memory has in it, `[rows, queries, time]`, exactly zero at padding.
+            One context for each query, `[rows, queries, features]`, and the share that each position of the memory has
+            in it, `[rows, queries, time]`, exactly zero at padding.
         """
         scores = self._scores(tf.cast(queries, self.compute_dtype), memory.keys)
         weights = tf.nn.softmax(tf.cast(scores, self.variable_dtype) + memory.mask)
         contexts = tf.cast(tf.matmul(tf.cast(weights, self.compute_dtype), memory.values), self.variable_dtype)
-        return (contexts, weights) if return_weights else contexts
+        return contexts, weights
 
     @abstractmethod
     def _build_score(self) -> None:

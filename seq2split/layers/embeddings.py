@@ -7,6 +7,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+from seq2split.choices import check_choice
 from seq2split.layers.transformer import sinusoids
 from seq2split.layers.weights import add_weight
 
@@ -49,7 +50,8 @@ class Positions(NamedTuple):
 
     @classmethod
     def of(cls, layer: keras.Layer, kind: str, longest: int, units: int) -> Positions:
-        """Those of a layer."""
+        """Those of a layer; `kind` is `sinusoidal` or `learned`."""
+        check_choice(f"{type(layer).__name__}: positions", kind, ("sinusoidal", "learned"))
         learned = kind == "learned"
         return cls(add_embeddings(layer, longest, units, "positions") if learned else None)
 

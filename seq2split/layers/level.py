@@ -12,10 +12,12 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+from seq2split.choices import check_choice
 from seq2split.layers.dropout import dropout
 from seq2split.layers.transformer import Heads, KeysValues, Normalization
 
 _unconverted = tf.autograph.experimental.do_not_convert
+NORMS = ("pre", "post")
 Drop = Callable[[tf.Tensor, int], tf.Tensor]
 
 
@@ -69,10 +71,14 @@ class Level(keras.Layer):
         memories: The size of each memory that it attends to.
         norm: `pre` or `post`.
         **options: Of `keras.Layer`.
+
+    Raises:
+        ValueError: There is no such `norm`, or the units cannot be divided among the heads.
     """
 
     def __init__(self, units: int, heads: int, feedforward: int, memories: Sequence[int], norm: str, **options):
         super().__init__(autocast=False, **options)
+        check_choice("norm", norm, NORMS)
         self.norm = norm
         dtype = {"dtype": self.dtype_policy}
         self.own = Heads(units, heads, name="own", **dtype)

@@ -14,6 +14,7 @@ import keras
 import tensorflow as tf
 
 from seq2split.carry import Sequences
+from seq2split.choices import check_choice
 from seq2split.layers import GRU, LSTM, Bahdanau, Luong, Memory, projected_cross_entropy, projected_logits
 from seq2split.layers.attention import Attention
 from seq2split.layers.dropout import chosen_seed, dropout
@@ -54,6 +55,9 @@ class Encoder(keras.Layer):
         embeddings: Of another layer, to be shared; by default it has its own.
         seed: Of the dropout.
         **options: Of `keras.Layer`, such as `dtype` and `name`.
+
+    Raises:
+        ValueError: There is no such cell, the units cannot be halved, or the shared embeddings have another shape.
 
     Example:
         >>> import tensorflow as tf
@@ -137,7 +141,8 @@ class Decoder(keras.Layer):
         **options: Of `keras.Layer`, such as `dtype` and `name`.
 
     Raises:
-        ValueError: Embeddings are tied, but differ in size from the features.
+        ValueError: There is no such cell or attention; embeddings are tied, but differ in size from the features; or
+            the shared ones have another shape.
 
     Example:
         >>> import tensorflow as tf
@@ -328,7 +333,7 @@ class Decoder(keras.Layer):
     def _attend(self, memories: Memories, queries: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """The contexts `[rows, queries, ...]` of queries, those of all memories side by side, and their weights."""
         pairs = zip(self.attentions, memories, strict=True)
-        read = [attention(queries, memory, return_weights=True) for attention, memory in pairs]
+        read = [attention(queries, memory) for attention, memory in pairs]
         return tf.concat([contexts for contexts, _ in read], -1), [weights for _, weights in read]
 
     def _attend_together(self, memories: Memories, queries: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
@@ -370,12 +375,14 @@ def _last(tensor: tf.Tensor) -> int | tf.Tensor:
 
 
 def _recurrent(layer: keras.Layer, cell: str, units: int, inputs: int, depth: int, reverse: bool = False) -> LSTM | GRU:
+    check_choice(f"{type(layer).__name__}: cell", cell, CELLS)
     name = f"{cell}_{depth}{'_reverse' if reverse else ''}"
     recurrent = CELLS[cell](units, reverse=reverse, dtype=layer.dtype_policy, name=name)
     return _built(layer, recurrent, inputs)
 
 
 def _attention(layer: keras.Layer, kind: str, units: int, memory: int, place: int) -> Attention:
+    check_choice(f"{type(layer).__name__}: attention", kind, ATTENTIONS)
     attend = ATTENTIONS[kind](units, dtype=layer.dtype_policy, name=f"attention{place + 1 if place else ''}")
     return _built(layer, attend, memory)
 

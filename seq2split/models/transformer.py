@@ -65,7 +65,8 @@ class TransformerEncoder(keras.Layer):
         **options: Of `keras.Layer`, such as `dtype` and `name`.
 
     Raises:
-        ValueError: The units cannot be divided among the heads.
+        ValueError: The units cannot be divided among the heads, there is no such `norm` or `positions`, or the shared
+            embeddings have another shape.
 
     Example:
         >>> import tensorflow as tf
@@ -145,7 +146,7 @@ class TransformerDecoder(keras.Layer):
         **options: Of `keras.Layer`, such as `dtype` and `name`.
 
     Raises:
-        ValueError: The units cannot be divided among the heads, or the shared embeddings have another shape.
+        ValueError: As of the encoder.
 
     Example:
         >>> import tensorflow as tf
