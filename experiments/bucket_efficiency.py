@@ -18,7 +18,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from efficiency.plan import FULL, MODELS, PEERS, PRECISIONS, QUICK, SUBJECTS, WORKLOADS, Plan
+from efficiency.plan import FULL, MODELS, PEERS, PRECISIONS, QUICK, STAGES, SUBJECTS, WORKLOADS, Plan
 
 # Tuning glibc's allocator halves PyTorch's step, by sparing it page faults. It is read when a process starts.
 ALLOCATOR = {
@@ -63,7 +63,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--subjects", nargs="+", choices=SUBJECTS + PEERS, help="default: all that can run")
     parser.add_argument("--buckets", nargs="+", type=int, metavar="COUNT", help="numbers of buckets a side")
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, help="default: both")
-    parser.add_argument("--rounds", type=int, help="repetitions of each step")
+    parser.add_argument("--rounds", type=int, help="repetitions of each step, but for those of bucket pairs")
+    parser.add_argument("--skip", nargs="+", choices=STAGES, help="what to leave out; building takes longest")
     parser.add_argument("--threads", type=int, help="shards of a batch that run at once (default: one for each core)")
     parser.add_argument("--intra-op", type=int, help="threads of one TensorFlow operation (default: cores / threads)")
     parser.add_argument("--build", help=argparse.SUPPRESS)  # how the script measures one subject's building, apart
@@ -79,6 +80,7 @@ def _plan(chosen: argparse.Namespace) -> Plan:
         "counts": chosen.buckets and sorted(set(chosen.buckets)),
         "precisions": chosen.precisions,
         "rounds": chosen.rounds,
+        "skip": chosen.skip,
         "threads": chosen.threads,
         "intra_op": chosen.intra_op,
     }

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ sys.path.append(str(EXPERIMENTS))
 
 from efficiency import agreement, batches, layouts, peers, plan, products, records, residuals, targets, timing  # noqa: E402
 from efficiency.making import make  # noqa: E402
+from efficiency.run import Bench  # noqa: E402
 from efficiency.setting import Setting  # noqa: E402
 
 COUNTS = plan.QUICK.counts
@@ -167,7 +169,8 @@ def test_tables_show_every_subject_and_the_targets(quick):
 def test_figures_are_drawn(quick):
     if not _has_matplotlib():
         pytest.skip("matplotlib, which draws them, is not installed")
-    names = {"building", "padding", "speed_by_buckets", "speed_embedded", f"pairs_{PRECISION}"}
+    drawn = ("building", "padding", "speed_by_buckets", "speed_embedded", f"pairs_{PRECISION}")
+    names = {f"lstm_{each}" for each in drawn}
     written = {path.stem: path.read_bytes() for path in (quick[2] / "figures").iterdir()}
     assert set(written) == names
     assert all(content.startswith(b"\x89PNG") for content in written.values())
@@ -233,6 +236,22 @@ def test_a_subject_that_computes_another_thing_is_told(setting):
     bias.assign(bias.numpy() + 1e-2)
     with pytest.raises(agreement.DisagreementError, match="of tape"):
         agreement.check(made, mixed_batch(), PRECISION)
+
+
+def test_agreement_in_bfloat16_is_of_gradients(setting):
+    """A network whose loss is as good as the same, but which is another, is found out."""
+    of_bfloat16 = replace(setting, precision="mixed_bfloat16")
+    made = {name: make(name, of_bfloat16) for name in ("joint-pairs", "tape")}
+    agreement.check(made, mixed_batch(), "mixed_bfloat16")
+    kernel = made["tape"].layers["encoder"].levels[0][0].kernel
+    kernel.assign(-kernel.numpy())
+    with pytest.raises(agreement.DisagreementError, match=r"the gradient of .* of tape differs"):
+        agreement.check(made, mixed_batch(), "mixed_bfloat16")
+
+
+def test_what_is_skipped_is_not_measured():
+    bench = Bench(replace(plan.QUICK, precisions=(PRECISION,), skip=plan.STAGES), threads=1)
+    assert [stage.func.__name__ for stage in bench.stages()] == ["measure_padding", "measure_speed"]
 
 
 def test_steps_train(setting):
@@ -304,9 +323,13 @@ def test_padding_share_by_hand():
 
 def test_everyone_runs_every_item_and_the_first_changes():
     items = {"a": [1, 2], "b": [3, 4], "c": [5]}
-    for number in range(3):
-        assert sorted(timing.in_turn(items, number)) == [("a", 1), ("a", 2), ("b", 3), ("b", 4), ("c", 5)]
-    assert {next(timing.in_turn(items, number))[0] for number in range(3)} == {"a", "b", "c"}
+    turns = [list(timing.in_turn(items, number)) for number in range(20)]
+    for turn in turns:
+        assert sorted(turn) == [("a", 1), ("a", 2), ("b", 3), ("b", 4), ("c", 5)]
+        assert sorted(turn[:3]) == [("a", 1), ("b", 3), ("c", 5)]
+    assert {turn[0][0] for turn in turns} == {"a", "b", "c"}
+    followers = {one[0] + other[0] for turn in turns for one, other in pairwise(turn[:3])}
+    assert followers == {"ab", "ba", "ac", "ca", "bc", "cb"}
 
 
 def test_speed_is_tokens_over_seconds(monkeypatch):

@@ -14,7 +14,7 @@ from efficiency.subjects import Subject
 
 REFERENCE = "joint-pairs"
 LOSS_TOLERANCE = {"float32": 1e-4, "mixed_bfloat16": 3e-2}
-GRADIENT_TOLERANCE = 1e-3
+GRADIENT_TOLERANCE = {"float32": 1e-3, "mixed_bfloat16": 0.5}  # unrelated ones differ by 1.4; small ones cancel
 _ROUNDING = 1e-7
 
 
@@ -23,7 +23,9 @@ class DisagreementError(ValueError):
 
 
 def check(subjects: Mapping[str, Any], batch: Batch, precision: str) -> None:
-    """Compares the losses of subjects on a batch and, in float32, their gradients.
+    """Compares the losses and the gradients of subjects on a batch.
+
+    Before any step every network has nearly the loss of a uniform guess: it is the gradients that tell.
 
     Args:
         subjects: By name; from the same weights, before any step.
@@ -35,24 +37,25 @@ def check(subjects: Mapping[str, Any], batch: Batch, precision: str) -> None:
             rounding explains.
     """
     reference = REFERENCE if REFERENCE in subjects else next(iter(subjects))
-    expected_loss, expected = _compute(subjects[reference], batch, precision)
+    expected_loss, expected = _compute(subjects[reference], batch)
     for name, subject in subjects.items():
-        loss, gradients = _compute(subject, batch, precision)
+        loss, gradients = _compute(subject, batch)
         if not abs(loss / expected_loss - 1.0) <= LOSS_TOLERANCE[precision]:
             raise DisagreementError(f"the loss of {name} is {loss}, but that of {reference} is {expected_loss}.")
-        for variable in gradients.keys() & expected.keys():
+        if gradients.keys() != expected.keys():
+            others = sorted(gradients.keys() ^ expected.keys())
+            raise DisagreementError(f"{name} and {reference} have gradients of other variables: {', '.join(others)}.")
+        for variable in expected:
             error = _error(gradients[variable], expected[variable])
-            if not error <= GRADIENT_TOLERANCE:
+            if not error <= GRADIENT_TOLERANCE[precision]:
                 raise DisagreementError(
-                    f"the gradient of {variable} of {name} differs from that of {reference} by {error:.1e} of the "
-                    f"largest entry; expected at most {GRADIENT_TOLERANCE}."
+                    f"the gradient of {variable} of {name} differs from that of {reference} by {error:.1e} of its "
+                    f"norm; expected at most {GRADIENT_TOLERANCE[precision]}."
                 )
 
 
-def _compute(subject: Any, batch: Batch, precision: str) -> tuple[float, dict[str, np.ndarray]]:
+def _compute(subject: Any, batch: Batch) -> tuple[float, dict[str, np.ndarray]]:
     loss, gradients = subject.loss_and_gradients(batch)
-    if precision != "float32":
-        return float(loss), {}
     return float(loss), _named(subject, gradients) if isinstance(subject, Subject) else gradients
 
 
@@ -70,4 +73,5 @@ def _named(subject: Subject, gradients: dict[str, list]) -> dict[str, np.ndarray
 
 
 def _error(found: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.abs(found - expected).max() / (np.abs(expected).max() + _ROUNDING))
+    """The norm of what differs, as a share of that of what is expected."""
+    return float(np.linalg.norm(found - expected) / (np.linalg.norm(expected) + _ROUNDING))

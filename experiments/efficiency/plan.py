@@ -14,12 +14,12 @@ SUBJECTS = (
     "rerun-encoder",  # the same, but the decoder's loss and gradients are one graph
     "cache-all",  # split, but every forward tensor is kept
     "diagonal",  # joint graphs of buckets that bound both sides at once
-    "dynamic",  # one joint graph of unknown lengths, with loops; batches sorted by length
+    "dynamic",  # one joint graph of unknown lengths, recurrent layers as loops; batches sorted by length
     "padded",  # one joint graph at the largest lengths
 )
 PEERS = (
     "torch",  # PyTorch eager; batches sorted by length
-    "jax",  # JAX, split by part and bucket; homogeneous batches, float32
+    "jax",  # JAX, the encoder by bucket and the decoder by pair; homogeneous batches, float32
 )
 WORKLOADS = ("multi30k", "shuffled", "embedded")
 PRECISIONS = ("mixed_bfloat16", "float32")
@@ -28,6 +28,8 @@ GROWING = ("split", "joint-pairs")
 BUCKETED = ("split", "diagonal")
 """Those whose speed is measured for every number of buckets."""
 MODELS = ("lstm", "gru", "transformer")
+STAGES = ("pairs", "counts", "building")
+"""What can be left out: the step of each bucket pair, other numbers of buckets, and what building costs."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Plan:
         threads: Shards of a batch that run at once; `None` for one on each core.
         intra_op: Threads of one operation of TensorFlow; `None` for the cores' share of a shard.
         builders: How many subjects are built at once, each in a process of its own.
+        skip: Which of `STAGES` are left out.
 
     Raises:
         ValueError: A number is below 1.
@@ -94,6 +97,7 @@ class Plan:
     threads: int | None = None
     intra_op: int | None = None
     builders: int = 1
+    skip: tuple[str, ...] = ()
 
     def __post_init__(self):
         numbers = {"--buckets": min(self.counts), "--rounds": self.rounds}

@@ -54,7 +54,7 @@ def draw(records: Records, plan: Plan, folder: Path) -> list[Path]:
         for name, make in figures.items():
             figure = make()
             if figure is not None:
-                written.append(folder / f"{name}.png")
+                written.append(folder / f"{plan.model}_{name}.png")
                 figure.savefig(written[-1])
                 plt.close(figure)
     return written

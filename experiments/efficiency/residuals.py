@@ -72,16 +72,19 @@ def bytes_of(kept: Iterable[tf.Tensor], known: Iterable[tf.Tensor]) -> int:
 
 def _split_bytes(subject: Split, source: int, target: int, *fields: Any) -> dict[str, int]:
     encoded, residuals = subject.split.graph("encoder", source).forward(fields[0])
-    _, decoder_residuals = subject.split.graph("decoder", target).forward(encoded, fields[1])
-    return {"encoder": residuals.nbytes, "decoder": decoder_residuals.nbytes}
+    losses, decoder_residuals = subject.split.graph("decoder", target).forward(encoded, fields[1])
+    shown = _shown(subject, fields, encoded)
+    return {
+        "encoder": bytes_of(residuals._held, shown),
+        "decoder": bytes_of(decoder_residuals._held, shown + _tensors(losses)),
+    }
 
 
 def _cached_bytes(subject: CacheAll, source: int, target: int, *fields: Any) -> dict[str, int]:
     subject.prepare(source, target)
     encoded, kept = subject.passes["encoder", source].forward(fields[0])
     losses, decoder_kept = subject.passes["decoder", target].forward(encoded, fields[1])
-    weights = [variable.value.value() for each in subject.variables.values() for variable in each]
-    shown = weights + _tensors(fields) + _tensors(encoded)
+    shown = _shown(subject, fields, encoded)
     return {
         "encoder": bytes_of(kept, shown),
         "decoder": bytes_of(decoder_kept, shown + _tensors(losses)),
@@ -94,11 +97,16 @@ def _taped_bytes(subject: Tape, source: int, target: int, *fields: Any) -> dict[
     TensorFlow shows it nowhere, so this reads a private method, the one that the call itself goes through.
     """
     subject.prepare(source, target)
-    weights = [variable.value.value() for each in subject.variables.values() for variable in each]
     encoded, kept = _taped(subject.functions["encoder", source], _tensors(fields[0]))
     losses, decoder_kept = _taped(subject.functions["decoder", target], _tensors(encoded) + _tensors(fields[1]))
-    shown = weights + _tensors(fields) + encoded
+    shown = _shown(subject, fields, encoded)
     return {"encoder": bytes_of(kept, shown), "decoder": bytes_of(decoder_kept, shown + losses)}
+
+
+def _shown(subject: Subject, fields: Any, encoded: Any) -> list[tf.Tensor]:
+    """What exists anyway: variables, inputs, and what the encoder hands over."""
+    weights = [variable.value.value() for each in subject.variables.values() for variable in each]
+    return weights + _tensors(fields) + _tensors(encoded)
 
 
 def _taped(function: Any, inputs: list[tf.Tensor]) -> tuple[list[tf.Tensor], list[tf.Tensor]]:

@@ -41,15 +41,17 @@ def run(plan: Plan, json: Path | None, plot: Path | None) -> None:
     """
     start = time.monotonic()
     bench = Bench(plan, set_threads(plan.threads, plan.intra_op))
-    for measure in bench.stages():
-        measure()
-        if json:
-            bench.records.save(json)  # a run that is cut short keeps what it has
-    print(report.text(bench.records, plan))
-    if plot:
-        from efficiency import plots
+    try:
+        for measure in bench.stages():
+            measure()
+            if json:
+                bench.records.save(json)
+    finally:  # a run that is cut short keeps and shows what it has
+        print(report.text(bench.records, plan))
+        if plot:
+            from efficiency import plots
 
-        plots.draw(bench.records, plan, plot)
+            plots.draw(bench.records, plan, plot)
     print(f"\n{time.monotonic() - start:.0f} s in all, {bench.threads} threads", flush=True)
 
 
@@ -96,10 +98,12 @@ class Bench:
         for precision in self.plan.precisions:
             for workload in self.plan.workloads:
                 yield partial(self.measure_speed, workload, precision)
-                if workload == self._first:
+                if workload == self._first and "pairs" not in self.plan.skip:
                     yield partial(self.measure_pairs, precision)
-        yield self.measure_bucket_counts
-        yield self.measure_building
+        if "counts" not in self.plan.skip:
+            yield self.measure_bucket_counts
+        if "building" not in self.plan.skip:
+            yield self.measure_building
 
     def measure_padding(self, workload: str) -> None:
         """The share of padding in an epoch, for every number of buckets."""
@@ -181,18 +185,18 @@ class Bench:
         def build(task: tuple[str, int]) -> dict[str, float]:
             return build_apart(task[0], self._setting(self._first, task[1], precision), plan.intra_op)
 
-        with ThreadPoolExecutor(plan.builders) as pool:
-            results = tqdm(pool.map(build, apart), total=len(apart), desc="building apart", leave=False)
-            found = dict(zip(apart, results, strict=True))
         measures = {
             "graphs": "graphs",
             "seconds": "seconds to build",
             "growth": "memory growth, bytes",
             "resident": "resident memory, bytes",
         }
-        for name, count in tasks:
-            for key, measure in measures.items():
-                self.records.add(self._first, count, precision, name, measure, found[kind(name), count][key])
+        with ThreadPoolExecutor(plan.builders) as pool:
+            results = tqdm(pool.map(build, apart), total=len(apart), desc="building apart", leave=False)
+            for done, found in zip(apart, results, strict=True):
+                for name, count in tasks:
+                    for key, measure in measures.items() if (kind(name), count) == done else ():
+                        self.records.add(self._first, count, precision, name, measure, found[key])
 
     def _setting(self, workload: str, count: int, precision: str) -> Setting:
         return Setting.of(self.plan, workload, count, precision, self.threads)

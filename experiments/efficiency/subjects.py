@@ -1,4 +1,4 @@
-"""The ways to train a bucketed model that are compared, each with its own copy of the same initial weights.
+"""The ways to train a bucketed model that are compared, all from the same initial weights.
 
 Every one of them deals the rows of a batch out to as many threads, so that what differs is the graphs.
 """

@@ -47,8 +47,7 @@ def judge(records: Records, plan: Plan) -> list[Target]:
 
 
 def _speed_targets(records: Records, plan: Plan) -> list[Target]:
-    first = plan.workloads[0]
-    independent = "shuffled" if "shuffled" in plan.workloads else first
+    first, independent = plan.workloads[0], "shuffled"
     wanted = [
         ("tape", ">= 1.15", (BFLOAT16, FLOAT32)),
         ("dynamic", ">= 1.5", (BFLOAT16,)),
@@ -100,7 +99,7 @@ def _residual_targets(records: Records, plan: Plan) -> list[Target]:
 
 
 def _building_targets(records: Records, plan: Plan) -> list[Target]:
-    most = max(plan.counts)
+    most = 12  # what the bound was set for
     measures = {"build time": "seconds to build", "memory growth of building": "memory growth, bytes"}
     return [
         Target(

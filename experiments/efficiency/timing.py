@@ -65,16 +65,15 @@ def seconds(steps: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, np
 def in_turn(items: Mapping[str, Sequence[Any]], number: int) -> Iterator[tuple[str, Any]]:
     """Every item of everyone: the first of each, then the second of each, and so on.
 
-    Whoever begins changes from place to place, and from one `number` to the next.
+    The order is drawn anew for each place and `number`: nobody always follows the same one, whose kernels it may find
+    compiled or its cache full.
 
     Example:
-        >>> list(in_turn({"a": [1, 2], "b": [3]}, 0))
-        [('a', 1), ('b', 3), ('a', 2)]
+        >>> sorted(in_turn({"a": [1, 2], "b": [3]}, 0))
+        [('a', 1), ('a', 2), ('b', 3)]
     """
-    names = list(items)
     for at in range(max(map(len, items.values()))):
-        turn = (number + at) % len(names)
-        for name in names[turn:] + names[:turn]:
+        for name in np.random.default_rng([number, at]).permutation(list(items)).tolist():
             if at < len(items[name]):
                 yield name, items[name][at]
 
