@@ -89,7 +89,7 @@ def test_results_table(tmp_path, multi30k):
     assert "was done with other settings of model.embedding, model.units" in other.stderr
     longest = tmp_path / "runs" / "en_de_lstm_mixed_2" / "test_2016_flickr.beam5.txt"
     before = longest.stat().st_mtime_ns
-    searched = run_translation(*options, "--only", "en_de_lstm_mixed_2", "--set", "search.length_penalty=2")
+    searched = run_translation(*options, "--only", "en_de_lstm_mixed_2", "--set", "search.length_penalty=3")
     assert searched.returncode == 0, searched.stderr
     assert "changed in this run: search.length_penalty" in searched.stderr
     assert longest.stat().st_mtime_ns > before
