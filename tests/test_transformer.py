@@ -32,19 +32,19 @@ SUBJECTS = [
 every_subject = pytest.mark.parametrize("options", SUBJECTS, ids=lambda options: "-".join(map(str, options.values())))
 
 
-def make_layers(options, dtype="float64", rates=Rates(), label_smoothing=0.0):  # noqa: B008 it is immutable
+def make_layers(options, dtype="float64", rates=Rates(), label_smoothing=0.0, layers=2):  # noqa: B008 it is immutable
     """The encoders and the decoder, with random weights."""
     keras.utils.set_random_seed(3)
     common = {"norm": options["norm"], "positions": options["positions"], "longest": 9, "dtype": dtype, "rates": rates}
     names = ["encoder", "encoder2"][: options["sources"]]
-    sizes = (PIECES, UNITS, 2, 2, 12)
+    sizes = (PIECES, UNITS, layers, 2, 12)
     encoders = [TransformerEncoder(*sizes, seed=at, name=name, **common) for at, name in enumerate(names)]
     decoder = TransformerDecoder(
         PIECES,
         [UNITS] * len(encoders),
         BOS,
         UNITS,
-        2,
+        layers,
         2,
         12,
         tied_embeddings=options["embeddings"] in ("tied", "all"),
@@ -159,7 +159,7 @@ def test_each_forward_runs_once_for_each_group():
 @every_subject
 def test_mixed_equals_homogeneous(options):
     """Each row alone, weighed by its target positions."""
-    encoders, decoder = make_layers(options)
+    encoders, decoder = make_layers(options, layers=1)
     model = make_model(encoders, decoder)
     losses, gradients = model.loss_and_gradients(make_batch())
     total = sum(LENGTHS["target"])
@@ -175,7 +175,7 @@ def test_mixed_equals_homogeneous(options):
 @every_subject
 def test_buckets_change_nothing(options):
     """Longer buckets are more padding, and the same losses and gradients."""
-    encoders, decoder = make_layers(options)
+    encoders, decoder = make_layers(options, layers=1)
     found = []
     for source, target in (((4,), (4,)), ((6,), (5,)), ((1, 9), (2, 8))):
         losses, gradients = make_model(encoders, decoder, source, target).loss_and_gradients(make_batch())
