@@ -142,6 +142,17 @@ def close(actual, expected, limit) -> None:
     np.testing.assert_allclose(actual, expected, rtol=limit, atol=floor)
 
 
+def bookkeeping(backward: Counter) -> set[str]:
+    """Types of operations that a split model has more of than a joint one, given how many a backward has of each.
+
+    Beside what crosses, the counters of forwards; and where the shape of what is only measured crosses, what makes
+    and reads it.
+    """
+    always = {"Placeholder", "Identity", "NoOp", "AssignAddVariableOp"}
+    shapes = {"Empty", "Shape", "Const", "Cast", "ConcatV2", "SplitV", "StatefulPartitionedCall"}
+    return always | shapes if "Empty" in backward else always
+
+
 def operations(concrete) -> Counter:
     """How often each type of operation stands in a concrete function and the functions that it calls."""
     definition = concrete.graph.as_graph_def()

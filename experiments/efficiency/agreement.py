@@ -14,7 +14,7 @@ from efficiency.subjects import Subject
 
 REFERENCE = "joint-pairs"
 LOSS_TOLERANCE = {"float32": 1e-4, "mixed_bfloat16": 3e-2}
-GRADIENT_TOLERANCE = {"float32": 1e-3, "mixed_bfloat16": 0.5}  # unrelated ones differ by 1.4; small ones cancel
+GRADIENT_TOLERANCE = {"float32": 1e-3, "mixed_bfloat16": 0.5}  # small ones cancel; unrelated ones differ by over 1
 _ROUNDING = 1e-7
 
 
@@ -49,8 +49,8 @@ def check(subjects: Mapping[str, Any], batch: Batch, precision: str) -> None:
             error = _error(gradients[variable], expected[variable])
             if not error <= GRADIENT_TOLERANCE[precision]:
                 raise DisagreementError(
-                    f"the gradient of {variable} of {name} differs from that of {reference} by {error:.1e} of its "
-                    f"norm; expected at most {GRADIENT_TOLERANCE[precision]}."
+                    f"the gradient of {variable} of {name} differs from that of {reference} by {error:.1e} of the "
+                    f"largest entry; expected at most {GRADIENT_TOLERANCE[precision]}."
                 )
 
 
@@ -73,5 +73,4 @@ def _named(subject: Subject, gradients: dict[str, list]) -> dict[str, np.ndarray
 
 
 def _error(found: np.ndarray, expected: np.ndarray) -> float:
-    """The norm of what differs, as a share of that of what is expected."""
-    return float(np.linalg.norm(found - expected) / (np.linalg.norm(expected) + _ROUNDING))
+    return float(np.abs(found - expected).max() / (np.abs(expected).max() + _ROUNDING))
