@@ -34,11 +34,20 @@ def run(*arguments):
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
-    """A quick run without the peers, in one precision: its records, what it printed, and its figures."""
-    folder = tmp_path_factory.mktemp("quick")
+    """A quick run without the peers and building, in one precision: its records, what it printed, and its folder."""
+    return _run_quick(tmp_path_factory.mktemp("quick"), *plan.SUBJECTS, "--rounds", 2, "--skip", "building")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """Building alone, of two subjects: each takes a process for each number of buckets."""
+    return _run_quick(tmp_path_factory.mktemp("built"), *plan.GROWING, "--rounds", 1, "--skip", "pairs", "counts")
+
+
+def _run_quick(folder, *options):
     drawn = ["--plot", folder / "figures"] if _has_matplotlib() else []
-    options = ["--json", folder / "found.json", "--precisions", PRECISION, "--rounds", 2, *drawn]
-    done = run("--quick", "--subjects", *plan.SUBJECTS, *options)
+    common = ["--json", folder / "found.json", "--precisions", PRECISION, *drawn]
+    done = run("--quick", *common, "--subjects", *options)
     assert done.returncode == 0, done.stderr[-3000:]
     return records.Records.load(folder / "found.json"), done.stdout, folder
 
@@ -68,21 +77,19 @@ def test_the_file_holds_a_list_of_records(quick):
 
 @pytest.mark.parametrize(
     "measure",
-    [
-        "tokens/s",
-        "speed of split over it",
-        "padding share",
-        "graphs",
-        "seconds to build",
-        "memory growth, bytes",
-        "resident memory, bytes",
-        "forward runs, encoder",
-        "forward runs, decoder",
-    ],
+    ["tokens/s", "speed of split over it", "padding share", "forward runs, encoder", "forward runs, decoder"],
 )
 def test_every_subject_has_every_measure(quick, measure):
     found = by_subject(quick[0], measure=measure, buckets=FEW)
     assert set(found) == set(plan.SUBJECTS)
+    assert min(found.values()) > 0
+
+
+@pytest.mark.parametrize("measure", ["seconds to build", "memory growth, bytes", "resident memory, bytes"])
+@pytest.mark.parametrize("count", COUNTS)
+def test_building_is_measured(built, measure, count):
+    found = by_subject(built[0], measure=measure, buckets=count)
+    assert set(found) == set(plan.GROWING)
     assert min(found.values()) > 0
 
 
@@ -94,15 +101,9 @@ def test_split_is_as_fast_as_itself(quick):
     assert by_subject(quick[0], measure="speed of split over it", subject="split", buckets=FEW) == {"split": 1.0}
 
 
-def test_graphs_are_counted(quick):
-    parts = dict.fromkeys(("split", "split-mixed", "tape", "rerun", "rerun-encoder", "cache-all"), 2 * FEW)
-    joint = dict.fromkeys(("joint-pairs", "joint-pairs-mixed"), FEW**2)
-    assert by_subject(quick[0], measure="graphs", buckets=FEW) == parts | joint | {
-        "diagonal": FEW,
-        "dynamic": 1,
-        "padded": 1,
-    }
-    assert by_subject(quick[0], measure="graphs", buckets=MANY) == {"split": 2 * MANY, "joint-pairs": MANY**2}
+@pytest.mark.parametrize("count", COUNTS)
+def test_graphs_are_counted(built, count):
+    assert by_subject(built[0], measure="graphs", buckets=count) == {"split": 2 * count, "joint-pairs": count**2}
 
 
 def test_forwards_run_once_but_where_they_are_run_again(quick):
@@ -151,29 +152,36 @@ def test_products_are_part_of_the_step(quick):
     assert quick[0].value(subject="products", measure="share of the step of split") > 0
 
 
-def test_tables_show_every_subject_and_the_targets(quick):
+def test_tables_show_every_subject_and_the_targets(quick, built):
     found, printed, _ = quick
     lines = printed.splitlines()
     for name in plan.SUBJECTS:
-        assert sum(line.split()[:1] == [name] for line in lines) >= 3  # speed, forward runs, building
-    titles = ("Training", "Step of split", "Tokens/s", "Residuals", "Forward executions", "Building", "Targets")
-    assert {title: ", lstm" in line for line in lines for title in titles if line.startswith(title)} == dict.fromkeys(
-        titles, True
-    )
+        assert sum(line.split()[:1] == [name] for line in lines) >= 2  # speed, forward runs
+    titles = ("Training", "Step of split", "Tokens/s", "Residuals", "Forward executions", "Targets")
+    assert _titled(lines, titles) == dict.fromkeys(titles, True)
+    of_building = built[1].splitlines()
+    assert _titled(of_building, ["Building"]) == {"Building": True}
+    rows = {("split", count, 2 * count) for count in COUNTS} | {("joint-pairs", count, count**2) for count in COUNTS}
+    assert {tuple(map(str, row)) for row in rows} <= {tuple(line.split()[:3]) for line in of_building}
     judged = targets.judge(found, replace(plan.QUICK, precisions=(PRECISION,)))
     shown = {line.split("  ")[0]: line.split()[-1] for line in lines if any(line.startswith(t.name) for t in judged)}
     verdicts = {True: "yes", False: "no", None: "measured"}
     assert shown == {each.name: verdicts[each.met] for each in judged}
 
 
-def test_figures_are_drawn(quick):
+def _titled(lines, titles):
+    """Which titles are shown, and whether each names the model."""
+    return {title: ", lstm" in line for line in lines for title in titles if line.startswith(title)}
+
+
+def test_figures_are_drawn(quick, built):
     if not _has_matplotlib():
         pytest.skip("matplotlib, which draws them, is not installed")
-    drawn = ("building", "padding", "speed_by_buckets", "speed_embedded", f"pairs_{PRECISION}")
-    names = {f"lstm_{each}" for each in drawn}
-    written = {path.stem: path.read_bytes() for path in (quick[2] / "figures").iterdir()}
-    assert set(written) == names
-    assert all(content.startswith(b"\x89PNG") for content in written.values())
+    common = {"lstm_padding", "lstm_speed_embedded", "lstm_speed_by_buckets"}
+    for (_, _, folder), own in ((quick, f"lstm_pairs_{PRECISION}"), (built, "lstm_building")):
+        written = {path.stem: path.read_bytes() for path in (folder / "figures").iterdir()}
+        assert set(written) == common | {own}
+        assert all(content.startswith(b"\x89PNG") for content in written.values())
 
 
 @pytest.mark.parametrize(
@@ -213,6 +221,11 @@ def mixed_batch():
 
 def test_subjects_agree_on_mixed_batches(setting):
     made = {name: make(name, setting) for name in plan.SUBJECTS if not name.endswith("-mixed")}
+    for subject in made.values():
+        subject.build()
+    parts = dict.fromkeys(("split", "tape", "rerun", "rerun-encoder", "cache-all"), 2 * 2)
+    joint = {"joint-pairs": 2**2, "diagonal": 2, "dynamic": 1, "padded": 1}
+    assert {name: subject.graphs for name, subject in made.items()} == parts | joint
     agreement.check(made, mixed_batch(), PRECISION)
 
 
