@@ -12,6 +12,8 @@ from seq2split.history import Entry
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
     from seq2split.alignment import Alignment
 
@@ -87,9 +89,7 @@ def plot_curves(runs: Mapping[str, Sequence[Entry]], path: Path) -> None:
             axes[1, column].set_xlim(left=0)
         _finish_loss(axes[0, 0])
         axes[1, 0].set_ylabel("Validation BLEU")
-        handles = axes[1, 0].get_lines()
-        labels = [_label(name, history) for name, history in runs.items()]
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(runs)), frameon=False)
+        _add_legend(figure, axes[1, 0].get_lines(), [_label(name, history) for name, history in runs.items()])
         figure.savefig(path)
 
 
@@ -115,6 +115,15 @@ def _finish_loss(axis: Axes) -> None:
     axis.yaxis.set_minor_formatter("")
     axis.set_ylabel("Negative log-likelihood\nof a target piece, nats")
     axis.set_title("faint: training, with dropout; marked: validation", fontsize=9, loc="left")
+
+
+def _add_legend(figure: Figure, lines: Sequence[Line2D], labels: Sequence[str]) -> None:
+    """Below the curves, in as many columns as fit."""
+    for columns in range(min(3, len(labels)), 0, -1):
+        legend = figure.legend(lines, labels, loc="outside lower center", ncols=columns, frameon=False)
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()
 
 
 def _unit(largest: float, units: Mapping[str, float]) -> str:

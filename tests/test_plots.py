@@ -52,6 +52,15 @@ def test_curves(drawn, tmp_path):
     assert len(set(colours)) == 2
 
 
+@pytest.mark.parametrize(("width", "columns"), [(5, 3), (30, 2), (60, 1)])
+def test_the_legend_fits(width, columns, drawn, tmp_path):
+    plot_curves({f"{'run':_>{width}}{at}": history(2, 30, 500) for at in range(6)}, tmp_path / "curves.png")
+    (figure,) = drawn
+    (legend,) = figure.legends
+    assert legend._ncols == columns
+    assert 0 <= legend.get_window_extent().x0 < legend.get_window_extent().x1 <= figure.bbox.width
+
+
 def test_a_run_without_validations(drawn, tmp_path):
     plot_curves({"young": [{"step": 1, "seconds": 0.5, "tokens": 10, "nll": 2.0}]}, tmp_path / "curves.png")
     assert drawn[0].legends[0].get_texts()[0].get_text() == "young"
