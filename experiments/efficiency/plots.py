@@ -116,7 +116,7 @@ def _padding_of(records: Records) -> list[Record]:
 def _speed_by_buckets(records: Records, plan: Plan) -> plt.Figure | None:
     where = {"workload": plan.workloads[0], "precision": plan.precisions[0], "measure": "tokens/s"}
     lines = {name: _ascending(records.get(subject=name, **where)) for name in BUCKETED}
-    if not any(lines.values()):
+    if max(map(len, lines.values())) < 2:
         return None
     figure, axis = plt.subplots(figsize=(5, 3.4))
     for name, found in lines.items():

@@ -72,6 +72,8 @@ def _bucket_counts(records: Records, plan: Plan) -> str:
         for count, found in zip(plan.counts, by_count, strict=True)
         if any(found)
     ]
+    if len(rows) < 2:
+        return ""
     title = f"Tokens/s against buckets, {plan.model}, {plan.workloads[0]}, {plan.precisions[0]}"
     return _titled(title, ["buckets a side", *BUCKETED], rows)
 
