@@ -149,7 +149,7 @@ def bookkeeping(backward: Counter) -> set[str]:
     and reads it.
     """
     always = {"Placeholder", "Identity", "NoOp", "AssignAddVariableOp"}
-    shapes = {"Empty", "Shape", "Const", "Cast", "ConcatV2", "SplitV", "StatefulPartitionedCall"}
+    shapes = {"Empty", "Shape", "Cast", "ConcatV2", "SplitV", "StatefulPartitionedCall"}
     return always | shapes if "Empty" in backward else always
 
 

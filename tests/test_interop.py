@@ -316,7 +316,7 @@ def test_backward_runs_no_forward_operation(name, dtype):
     # Type by type, the parts' graphs together hold no more operations than the unsplit step; but for bookkeeping, the
     # counters, and the padding mask, which either part makes.
     more = set(by_kind(both) - by_kind(operations(subject.trained_at(*lengths))))
-    assert more <= bookkeeping(backward) | MASK
+    assert more <= bookkeeping(backward) | MASK | ({"Const"} if "Empty" in backward else set())
     assert [operation for operation in backward if re.search("Random|Rng|Assign|ReadVariable", operation)] == []
 
 

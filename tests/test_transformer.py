@@ -182,9 +182,10 @@ def test_mixed_equals_homogeneous(options):
 def test_buckets_change_nothing(options):
     """Longer buckets are more padding, and the losses and gradients of the unsplit model without."""
     encoders, decoder = make_layers(options, layers=1)
-    losses, gradients = make_model(encoders, decoder, (1, 9), (2, 8)).loss_and_gradients(make_batch())
     expected = joint(encoders, decoder, make_batch())
-    assert_equal((losses, by_variable(encoders, decoder, gradients)), expected)
+    for source, target in (((6,), (5,)), ((1, 9), (2, 8))):
+        losses, gradients = make_model(encoders, decoder, source, target).loss_and_gradients(make_batch())
+        assert_equal((losses, by_variable(encoders, decoder, gradients)), expected)
 
 
 @every_subject
