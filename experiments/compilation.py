@@ -34,9 +34,9 @@ from efficiency.timing import Work, speeds
 from efficiency.workloads import SIDES
 
 import seq2split as s2s
-from seq2split.carry import Sequences
-from seq2split.gradients import add_up
 from seq2split.models import Decoder, Encoder
+from seq2split.split.gradients import add_up
+from seq2split.split.routing import Sequences
 
 BOS = 2
 MEMORIES = (1, 2, 3)

@@ -18,10 +18,10 @@ import tensorflow as tf
 sys.path.append(str(Path(__file__).parent))
 from efficiency.timing import seconds
 
-from seq2split import policies
-from seq2split.carry import Sequences
+from seq2split.engine import policies
+from seq2split.engine.part import Part, PartGraph
 from seq2split.models import Encoder
-from seq2split.partition import Part, PartGraph
+from seq2split.split.routing import Sequences
 
 VOCABULARY, UNITS, HEADS, LAYERS = 8000, 256, 4, 2
 SHARES = (0.75, 0.5, 0.25)  # of what `needed` keeps, as budgets

@@ -1,7 +1,7 @@
 """Bucketed sequence-to-sequence models for TensorFlow, split into parts.
 
 The names below are the public ones; ready layers and models are in `seq2split.layers` and `seq2split.models`, and save
-policies in `seq2split.policies`.
+policies in `seq2split.engine.policies`.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from seq2split.buckets import Admission, Buckets, OverlongError
-    from seq2split.carry import Sequences
-    from seq2split.model import SplitModel
-    from seq2split.partition import Part, PartGraph, Residuals
-    from seq2split.residuals import ResidualSpec
-    from seq2split.wiring import Node
+    from seq2split.engine.part import Part, PartGraph, Residuals
+    from seq2split.engine.residuals import ResidualSpec
+    from seq2split.split.model import SplitModel
+    from seq2split.split.routing import Sequences
+    from seq2split.split.wiring import Node
 
 __all__ = [
     # the engine
@@ -34,11 +34,8 @@ __all__ = [
 
 _MODULES = {
     "buckets": ("Admission", "Buckets", "OverlongError"),
-    "carry": ("Sequences",),
-    "model": ("SplitModel",),
-    "partition": ("Part", "PartGraph", "Residuals"),
-    "residuals": ("ResidualSpec",),
-    "wiring": ("Node",),
+    "engine": ("Part", "PartGraph", "ResidualSpec", "Residuals"),
+    "split": ("Node", "Sequences", "SplitModel"),
 }
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from seq2split.buckets import OVERLONG_CHOICES
 
 if TYPE_CHECKING:
-    from seq2split.translation import Translation, Translator
+    from seq2split.translation.translator import Translation, Translator
 
 _BOOTSTRAP = 1000  # corpora resampled for the confidence of a score: half a second for 1,000 sentences
 
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(chosen: argparse.Namespace) -> int:
     """Runs the chosen command, and returns the exit status."""
     with _quiet():  # TensorFlow takes seconds to import, so --help doesn't
-        from seq2split.training import Interrupted
+        from seq2split.training.trainer import Interrupted
 
     try:
         chosen.command(chosen)
@@ -180,10 +180,10 @@ def _add_search(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(chosen: argparse.Namespace) -> None:
-    from seq2split.config import load
-    from seq2split.threads import use_cores
-    from seq2split.training import Trainer
-    from seq2split.translation import Translator
+    from seq2split.config.settings import load
+    from seq2split.split.threads import use_cores
+    from seq2split.training.trainer import Trainer
+    from seq2split.translation.translator import Translator
 
     with _configuration(chosen.config) as path:
         config = load(path, chosen.set)
@@ -209,8 +209,8 @@ def _configuration(path: str | None) -> Iterator[str]:
 
 
 def _evaluate(chosen: argparse.Namespace) -> None:
-    from seq2split.evaluation import score, score_by_length
-    from seq2split.text import read_parallel
+    from seq2split.corpus.vocabulary import read_parallel
+    from seq2split.translation.evaluation import score, score_by_length
 
     _check_output(chosen.output)
     files = {"source": chosen.source, "source2": chosen.source2, "reference": chosen.reference}
@@ -227,7 +227,7 @@ def _evaluate(chosen: argparse.Namespace) -> None:
 
 
 def _translate(chosen: argparse.Namespace) -> None:
-    from seq2split.text import read_lines, split_lines
+    from seq2split.corpus.vocabulary import read_lines, split_lines
 
     _check_output(chosen.output)
     source = split_lines(sys.stdin.buffer.read(), "standard input") if chosen.input == "-" else read_lines(chosen.input)
@@ -249,8 +249,8 @@ def _line(chosen: argparse.Namespace, number: int, translation: Translation) -> 
 
 
 def _load_translator(chosen: argparse.Namespace) -> Translator:
-    from seq2split.threads import use_cores
-    from seq2split.translation import Translator
+    from seq2split.split.threads import use_cores
+    from seq2split.translation.translator import Translator
 
     translator = Translator.load(chosen.run, use_cores())
     if bool(chosen.source2) != (len(translator.encoders) > 1):
@@ -266,7 +266,7 @@ def _run_translator(
     from dataclasses import fields, replace
 
     from seq2split.buckets import OverlongError
-    from seq2split.translation import Translation
+    from seq2split.translation.translator import Translation
 
     settings = translator.config.search
     given = {each.name: getattr(chosen, each.name) for each in fields(settings)}
@@ -295,15 +295,15 @@ def _check_output(path: str | None) -> None:
 
 
 def _write_lines(path: str, lines: list[str]) -> None:
-    from seq2split.files import write_atomically
+    from seq2split.common.files import write_atomically
 
     data = "".join(line + "\n" for line in lines).encode()
     write_atomically(Path(path), gzip.compress(data) if path.endswith(".gz") else data)
 
 
 def _attention(chosen: argparse.Namespace) -> None:
-    from seq2split.alignment import align
-    from seq2split.plots import check_picture, plot_alignment
+    from seq2split.translation.alignment import align
+    from seq2split.translation.plots import check_picture, plot_alignment
 
     _check_output(chosen.output)
     check_picture(Path(chosen.output))
@@ -314,9 +314,9 @@ def _attention(chosen: argparse.Namespace) -> None:
 
 
 def _plot(chosen: argparse.Namespace) -> None:
-    from seq2split.history import read_history
-    from seq2split.plots import check_picture, plot_curves
-    from seq2split.run import RunDirectory
+    from seq2split.runs.directory import RunDirectory
+    from seq2split.runs.history import read_history
+    from seq2split.translation.plots import check_picture, plot_curves
 
     _check_output(chosen.output)
     paths = [RunDirectory(run).history for run in dict.fromkeys(chosen.runs)]
@@ -330,11 +330,11 @@ def _plot(chosen: argparse.Namespace) -> None:
 
 
 def _inspect(chosen: argparse.Namespace) -> None:
-    from seq2split.config import load
-    from seq2split.inspection import inspect_model
-    from seq2split.run import RunDirectory
-    from seq2split.training import prepare
-    from seq2split.translation import Translator
+    from seq2split.config.settings import load
+    from seq2split.runs.directory import RunDirectory
+    from seq2split.training.trainer import prepare
+    from seq2split.translation.inspection import inspect_model
+    from seq2split.translation.translator import Translator
 
     if Path(chosen.run).is_dir():
         if chosen.set:

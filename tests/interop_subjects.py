@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from seq2split.carry import Sequences
+from seq2split.split.routing import Sequences
 
 try:
     import keras_hub

@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 from partition_subjects import SUBJECTS, Case, Subject
 
-from seq2split.partition import Part
-from seq2split.policies import Policy
+from seq2split.engine.part import Part
+from seq2split.engine.policies import Policy
 
 TOLERANCES = {"float32": 1e-5, "float64": 1e-12, "mixed_bfloat16": 0}
 ROWS = [(subject.name, dtype) for subject in SUBJECTS.values() for dtype in subject.dtypes]

@@ -65,7 +65,7 @@ def test_engine_needs_no_text():
     code = (
         "import sys, seq2split\n"
         "for name in seq2split.__all__: getattr(seq2split, name)\n"
-        "assert not {'sentencepiece', 'sacrebleu', 'seq2split.training'} & set(sys.modules)"
+        "assert not {'sentencepiece', 'sacrebleu', 'seq2split.training.trainer'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -109,7 +109,7 @@ def test_docstrings(name):
 
 def test_docstrings_are_looked_for():
     """In the places that the test above means to look at."""
-    from seq2split import model, tracing, training  # noqa: F401
+    from seq2split.split import model, tracing, training  # noqa: F401
 
     found = dict(public_members(model))
     assert {"SplitModel", "SplitModel.traces", "SplitModel.infer", "SplitModel.nodes"} <= set(found)

@@ -14,13 +14,13 @@ import pytest
 import sacrebleu
 from corpora import SETTINGS, command, environment, seq2split, write_experiment
 
-from seq2split import plots
 from seq2split.cli import main
-from seq2split.config import SearchConfig, load
-from seq2split.files import write_atomically
-from seq2split.sessions import read_sessions
-from seq2split.text import read_lines
-from seq2split.translation import Translator
+from seq2split.common.files import write_atomically
+from seq2split.config.settings import SearchConfig, load
+from seq2split.corpus.vocabulary import read_lines
+from seq2split.runs.sessions import read_sessions
+from seq2split.translation import plots
+from seq2split.translation.translator import Translator
 
 LINES = ["a b c", "", "h g", "d"]
 AS_TRAINED = ["--set", "training.steps=6", "--set", "training.samples=2", "--set", "model.dropout=0.0"]

@@ -10,9 +10,9 @@ import tensorflow as tf
 
 from efficiency.layouts import ROW_MULTIPLE
 from efficiency.workloads import SIDES
-from seq2split.batching import ParallelCorpus
 from seq2split.buckets import batch_rows, pad_rows
-from seq2split.carry import Sequences
+from seq2split.corpus.batches import ParallelCorpus
+from seq2split.split.routing import Sequences
 
 Batch = dict[str, Sequences]
 Shard = tuple[np.ndarray, int, int]

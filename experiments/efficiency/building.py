@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from efficiency.making import make
 from efficiency.setting import Setting
-from seq2split.threads import use_cores
+from seq2split.split.threads import use_cores
 
 SCRIPT = Path(__file__).resolve().parents[1] / "bucket_efficiency.py"
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")

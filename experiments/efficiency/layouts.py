@@ -9,8 +9,8 @@ import numpy as np
 
 from efficiency import workloads
 from efficiency.workloads import SIDES
-from seq2split.batching import BatchPlan, ParallelCorpus
 from seq2split.buckets import Buckets, batch_rows
+from seq2split.corpus.batches import BatchPlan, ParallelCorpus
 
 ROW_MULTIPLE = 8
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import keras
 import numpy as np
 
-from seq2split.layers.level import Level
+from seq2split.layers.transformer_layer import Level
 from seq2split.models import Decoder, Encoder, TransformerDecoder, TransformerEncoder
 
 Weights = dict[str, np.ndarray]

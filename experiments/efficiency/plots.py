@@ -13,7 +13,7 @@ from efficiency.layouts import LAYOUTS, layout_of
 from efficiency.plan import BUCKETED, GROWING, Plan
 from efficiency.records import Record, Records
 from efficiency.targets import is_pair
-from seq2split import plots
+from seq2split.translation import plots
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt

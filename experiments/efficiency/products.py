@@ -9,7 +9,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from efficiency.plan import Sizes
-from seq2split.compilation import Compiled
+from seq2split.engine.graph_function import Compiled
 
 GATES = {"lstm": 4, "gru": 3}
 

@@ -18,10 +18,10 @@ from efficiency.batches import Batch, deal, one_row, padded
 from efficiency.layouts import ROW_MULTIPLE
 from efficiency.looped import loop
 from efficiency.setting import Lengths, Pair, Setting
-from seq2split.carry import Sequences
-from seq2split.config import OptimizerConfig
-from seq2split.gradients import add_up
-from seq2split.optimization import Updater
+from seq2split.config.settings import OptimizerConfig
+from seq2split.split.gradients import add_up
+from seq2split.split.routing import Sequences
+from seq2split.training.optimizers import Updater
 
 LEARNING_RATE = 1e-4
 Gradients = dict[str, list]

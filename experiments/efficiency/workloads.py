@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from seq2split.batching import ParallelCorpus
 from seq2split.buckets import Buckets
-from seq2split.text import Vocabulary, read_parallel
+from seq2split.corpus.batches import ParallelCorpus
+from seq2split.corpus.vocabulary import Vocabulary, read_parallel
 
 ROOT = Path(__file__).resolve().parents[2]
 SIDES = ("source", "target")

@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from quality.trials import Trial
-from seq2split.files import write_atomically
-from seq2split.text import read_lines
-from seq2split.threads import use_cores
-from seq2split.translation import Translator
+from seq2split.common.files import write_atomically
+from seq2split.corpus.vocabulary import read_lines
+from seq2split.split.threads import use_cores
+from seq2split.translation.translator import Translator
 
 
 def decode(trial: Trial, run: Path, data: Path) -> None:

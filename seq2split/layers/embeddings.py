@@ -7,8 +7,8 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from seq2split.choices import check_choice
-from seq2split.layers.transformer import sinusoids
+from seq2split.common.choices import check_choice
+from seq2split.layers.multi_head_attention import sinusoids
 from seq2split.layers.weights import add_weight
 
 

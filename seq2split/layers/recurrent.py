@@ -22,7 +22,7 @@ from abc import abstractmethod
 import keras
 import tensorflow as tf
 
-from seq2split.layers.unroll import unroll
+from seq2split.layers.recurrence import unroll
 from seq2split.layers.weights import add_weight
 
 State = tuple[tf.Tensor, ...]

@@ -13,14 +13,14 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from seq2split.carry import Sequences
-from seq2split.choices import check_choice
+from seq2split.common.choices import check_choice
 from seq2split.layers import GRU, LSTM, Bahdanau, Luong, Memory, projected_cross_entropy, projected_logits
 from seq2split.layers.attention import Attention
 from seq2split.layers.dropout import chosen_seed, dropout
 from seq2split.layers.embeddings import own_or_shared
 from seq2split.layers.recurrent import State
 from seq2split.layers.weights import add_weight
+from seq2split.split.routing import Sequences
 
 CELLS = {"lstm": LSTM, "gru": GRU}
 ATTENTIONS = {"luong": Luong, "bahdanau": Bahdanau}

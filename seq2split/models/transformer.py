@@ -14,13 +14,13 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from seq2split.carry import Sequences
 from seq2split.layers import projected_cross_entropy, projected_logits
 from seq2split.layers.dropout import chosen_seed
 from seq2split.layers.embeddings import Positions, own_or_shared
-from seq2split.layers.level import Drops, Level, Rates
-from seq2split.layers.transformer import KeysValues, Normalization, causal_mask, padding_mask
+from seq2split.layers.multi_head_attention import KeysValues, Normalization, causal_mask, padding_mask
+from seq2split.layers.transformer_layer import Drops, Level, Rates
 from seq2split.layers.weights import add_weight
+from seq2split.split.routing import Sequences
 
 _unconverted = tf.autograph.experimental.do_not_convert
 

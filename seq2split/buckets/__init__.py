@@ -1,0 +1,5 @@
+"""Padded lengths: which to use, which one holds a sequence, and how rows are padded. Knows of no TensorFlow."""
+
+from seq2split.buckets.boundaries import OVERLONG_CHOICES, Admission, Buckets, OverlongError, batch_rows, pad_rows
+
+__all__ = ["OVERLONG_CHOICES", "Admission", "Buckets", "OverlongError", "batch_rows", "pad_rows"]

@@ -1,0 +1,1 @@
+"""Corpora: vocabularies, parallel text, and batches of it."""

@@ -1,0 +1,79 @@
+"""What a run measured, as plain text: one JSON object a line, for plots and for comparing runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from seq2split.common.files import write_atomically
+
+Entry = dict[str, Any]
+
+
+class History:
+    """The file that a run adds its figures to.
+
+    Args:
+        path: The file; made when the first entry is added.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+
+    def add(self, **entry: float) -> None:
+        """Adds an entry; its `step` is what `rewind` goes by."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def rewind(self, step: int, finished: bool = False) -> None:
+        """Drops what was measured after a step, at which the run stands; and unless it is finished what of an average.
+
+        Args:
+            step: The step.
+            finished: Whether no step follows, so that an average of its models is the last.
+        """
+        if self._path.exists():
+            kept = [entry for entry in read_history(self._path) if entry["step"] <= step]
+            kept = [entry for entry in kept if finished or not _is_average(entry)]
+            write_atomically(self._path, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
+
+    def has_average(self) -> bool:
+        """Whether an average was measured."""
+        return self._path.exists() and any(map(_is_average, read_history(self._path)))
+
+
+def read_history(path: Path) -> list[Entry]:
+    """The entries of a run's history.
+
+    Args:
+        path: The file.
+
+    Returns:
+        In order: of each logged step `step`, `seconds` (of training and validating so far), `tokens` (real positions of
+        all sides so far), `loss`, `nll`, `perplexity`, `tokens_per_second`, `padding` and learning rates; of each
+        validation `step`, `seconds`, `tokens`, `validation_loss`, `validation_perplexity` and `validation_bleu`; of the
+        average of models likewise `average_loss` and so on. A last line that a killed process left unfinished is not
+        among them.
+
+    Raises:
+        ValueError: There is no history, or a line of it is damaged.
+    """
+    if not path.exists():
+        raise ValueError(f"{path.parent} holds no history: it has no {path.name}. Training a run writes it.")
+    *lines, _ = path.read_text(encoding="utf-8").split("\n")  # what follows the last line's end is unfinished, or empty
+    return [_parse(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
+
+
+def _is_average(entry: Entry) -> bool:
+    return "average_loss" in entry
+
+
+def _parse(line: str, place: str) -> Entry:
+    try:
+        entry = json.loads(line)
+        if isinstance(entry["step"], int):
+            return entry
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise ValueError(f"{place}: expected a JSON object with a step, got {line[:60]!r}; delete the line.")

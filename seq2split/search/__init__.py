@@ -1,0 +1,1 @@
+"""Searches for the likeliest outputs of a model."""

@@ -1,0 +1,71 @@
+"""What a batch gives to a model: its fields as padded numpy arrays. Internal to `model`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from seq2split.buckets import pad_rows
+from seq2split.split.grouping import Group
+from seq2split.split.routing import Sequences
+
+Batch = Mapping[str, Any]
+
+
+def read_fields(batch: Batch, positions: Mapping[str, tf.TensorSpec]) -> dict[str, Sequences]:
+    """The fields of a batch that a model reads.
+
+    Args:
+        batch: For each field `Sequences` of arrays, or a list of rows of any lengths.
+        positions: For each field that is read the dtype and shape of one position.
+
+    Returns:
+        For each of them `Sequences` of numpy arrays, with as many rows.
+
+    Raises:
+        ValueError: A field is missing or can't be read, or the fields differ in their rows.
+    """
+    missing = [field for field in positions if field not in batch]
+    if missing:
+        raise ValueError(f"the batch has the fields {sorted(batch)}; the model reads {missing} as well.")
+    fields = {field: _sequences(batch[field], field, position) for field, position in positions.items()}
+    rows = {field: len(sequences.lengths) for field, sequences in fields.items()}
+    if len(set(rows.values())) != 1 or 0 in rows.values():
+        raise ValueError(f"the fields of the batch have {rows} rows; expected one or more, as many in each.")
+    return fields
+
+
+def rows_of(sequences: Sequences, group: Group) -> Sequences:
+    """The rows of a group, padded to its bucket and filled up with empty ones."""
+    values, lengths = sequences
+    rows, width = len(group.rows), min(values.shape[1], group.length)
+    padded = np.zeros([group.size, group.length, *values.shape[2:]], values.dtype)
+    padded[:rows, :width] = values[group.rows, :width]
+    padded_lengths = np.zeros([group.size], np.int32)
+    padded_lengths[:rows] = lengths[group.rows]
+    padded[np.arange(group.length) >= padded_lengths[:, None]] = 0  # what stood there may be no valid piece
+    return Sequences(padded, padded_lengths)
+
+
+def _sequences(given: Any, field: str, position: tf.TensorSpec) -> Sequences:
+    dtype = position.dtype.as_numpy_dtype
+    try:
+        if isinstance(given, Sequences):
+            values, lengths = np.asarray(given.values).astype(dtype, casting="same_kind"), np.asarray(given.lengths)
+        else:
+            lengths = np.array([len(row) for row in given], np.int32)
+            values = pad_rows(given, int(lengths.max(initial=0)), dtype)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"batch field {field!r} can't be read as {position.dtype.name} positions of shape "
+            f"{position.shape.as_list()}: {error}. Convert it, or name its positions with SplitModel(..., fields=...)."
+        ) from error
+    if values.shape[:1] != lengths.shape or lengths.max(initial=0) > values.shape[1]:
+        raise ValueError(
+            f"batch field {field!r} has values {list(values.shape)} and lengths {list(lengths.shape)} up to "
+            f"{lengths.max(initial=0)}; expected [rows, time, ...] and [rows], no length above the time."
+        )
+    return Sequences(values, lengths)

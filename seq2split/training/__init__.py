@@ -1,0 +1,1 @@
+"""Training: optimizers, schedules, averages, and the loop over the steps."""

@@ -1,0 +1,1 @@
+"""Translation experiments: translating, evaluating, aligning and drawing."""

@@ -1,0 +1,473 @@
+"""The benchmark's harness, not its timings: who is measured, what is counted, and that bad input is told so."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+sys.path.append(str(EXPERIMENTS))
+
+from efficiency import agreement, batches, layouts, peers, plan, products, records, residuals, targets, timing  # noqa: E402
+from efficiency.making import make  # noqa: E402
+from efficiency.run import Bench  # noqa: E402
+from efficiency.setting import Setting  # noqa: E402
+
+COUNTS = plan.QUICK.counts
+FEW, MANY = COUNTS
+BUILT = ("split", "split-mixed", "joint-pairs", "joint-pairs-mixed")
+PRECISION = "float32"
+
+
+def run(*arguments):
+    """Runs the script as a user would, who has no tuned allocator."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC")}
+    command = [sys.executable, EXPERIMENTS / "bucket_efficiency.py", *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """A quick run without the peers and building, in one precision: its records, what it printed, and its folder."""
+    return _run_quick(tmp_path_factory.mktemp("quick"), *plan.SUBJECTS, "--rounds", 2, "--skip", "building")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """Building alone, of two kinds of graphs: each takes a process for each number of buckets."""
+    return _run_quick(tmp_path_factory.mktemp("built"), *BUILT, "--rounds", 1, "--skip", "pairs", "counts")
+
+
+def _run_quick(folder, *options):
+    drawn = ["--plot", folder / "figures"] if _has_matplotlib() else []
+    common = ["--json", folder / "found.json", "--precisions", PRECISION, *drawn]
+    done = run("--quick", *common, "--subjects", *options)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return records.Records.load(folder / "found.json"), done.stdout, folder
+
+
+def _has_matplotlib():
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def by_subject(found, **wanted):
+    return {each.subject: each.median for each in found.get(**wanted)}
+
+
+def test_the_file_holds_a_list_of_records(quick):
+    given = json.loads((quick[2] / "found.json").read_text())
+    keys = ["workload", "buckets", "precision", "model", "subject", "measure", "median", "low", "high", "n"]
+    assert given
+    assert all(list(each) == keys for each in given)
+    assert {each["workload"] for each in given} == {"embedded"}
+    assert {each["precision"] for each in given} == {PRECISION, "any"}
+    noted = [tuple(each[key] for key in keys[:6]) for each in given]
+    assert len(set(noted)) == len(noted)
+
+
+@pytest.mark.parametrize(
+    "measure",
+    ["tokens/s", "speed of split over it", "padding share", "forward runs, encoder", "forward runs, decoder"],
+)
+def test_every_subject_has_every_measure(quick, measure):
+    found = by_subject(quick[0], measure=measure, buckets=FEW)
+    assert set(found) == set(plan.SUBJECTS)
+    assert min(found.values()) > 0
+
+
+@pytest.mark.parametrize("measure", ["seconds to build", "memory growth, bytes", "resident memory, bytes"])
+@pytest.mark.parametrize("count", COUNTS)
+def test_building_is_measured(built, measure, count):
+    found = by_subject(built[0], measure=measure, buckets=count)
+    assert set(found) == set(BUILT if count == FEW else plan.GROWING)
+    assert min(found.values()) > 0
+
+
+def test_steps_are_repeated(quick):
+    assert {each.n for each in quick[0].get(measure="tokens/s")} == {2}
+
+
+def test_split_is_as_fast_as_itself(quick):
+    assert by_subject(quick[0], measure="speed of split over it", subject="split", buckets=FEW) == {"split": 1.0}
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_graphs_are_counted(built, count):
+    expected = {"split": 2 * count, "joint-pairs": count**2}
+    if count == FEW:  # those on mixed batches have the same graphs
+        expected |= {f"{name}-mixed": graphs for name, graphs in expected.items()}
+    assert by_subject(built[0], measure="graphs", buckets=count) == expected
+
+
+def test_forwards_run_once_but_where_they_are_run_again(quick):
+    again = {"encoder": {"rerun", "rerun-encoder"}, "decoder": {"rerun"}}
+    for part, names in again.items():
+        found = by_subject(quick[0], measure=f"forward runs, {part}")
+        assert found == {name: 2 if name in names else 1 for name in plan.SUBJECTS}
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_split_keeps_least(quick, part):
+    found = by_subject(quick[0], measure=f"residual bytes, {part}")
+    assert set(found) == {"split", "split-mixed", "tape", "cache-all"}
+    assert 0 < found["split"] == found["split-mixed"] < min(found["tape"], found["cache-all"])
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_padding_is_that_of_plain_arithmetic(quick, count):
+    corpus = layouts.workloads.load("embedded")
+    pairs = [(len(source), len(target)) for source, target in zip(*corpus.sides.values(), strict=True)]
+    real = sum(map(sum, pairs))
+    bounds = [layouts.workloads.fit("embedded", count)[side].boundaries for side in ("source", "target")]
+    bucketed = sum(
+        next(bound for bound in side if bound >= length)
+        for pair in pairs
+        for side, length in zip(bounds, pair, strict=True)
+    )
+    both = layouts.diagonal_pairs("embedded", count)
+    diagonal = sum(sum(next(each for each in both if max(each) >= max(pair))) for pair in pairs)
+    longest = sum(max(lengths) for lengths in zip(*pairs, strict=True))
+    found = by_subject(quick[0], measure="padding share", buckets=count)
+    for name in ("split", "split-mixed", "joint-pairs", "tape"):
+        assert found[name] == pytest.approx(1 - real / bucketed)
+    assert found["diagonal"] == pytest.approx(1 - real / diagonal)
+    assert found["padded"] == pytest.approx(1 - real / (longest * len(pairs)))
+    assert 0 < found["dynamic"] < found["split"] < found["diagonal"] < found["padded"]
+
+
+def test_every_bucket_pair_is_timed(quick):
+    bounds = [layouts.workloads.fit("embedded", FEW)[side].boundaries for side in ("source", "target")]
+    expected = {f"step over joint-pairs, {source} x {target}" for source in bounds[0] for target in bounds[1]}
+    assert {each.measure for each in quick[0].get(subject="split") if targets.is_pair(each.measure)} == expected
+
+
+def test_products_are_part_of_the_step(quick):
+    assert quick[0].value(subject="products", measure="share of the step of split") > 0
+
+
+def test_tables_show_every_subject_and_the_targets(quick, built):
+    found, printed, _ = quick
+    lines = printed.splitlines()
+    for name in plan.SUBJECTS:
+        assert sum(line.split()[:1] == [name] for line in lines) >= 2  # speed, forward runs
+    titles = ("Training", "Step of split", "Tokens/s", "Residuals", "Forward executions", "Targets")
+    assert _titled(lines, titles) == dict.fromkeys(titles, True)
+    of_building = built[1].splitlines()
+    assert _titled(of_building, ["Building", "Tokens/s"]) == {"Building": True}
+    rows = {("split", count, 2 * count) for count in COUNTS} | {("joint-pairs", count, count**2) for count in COUNTS}
+    assert {tuple(map(str, row)) for row in rows} <= {tuple(line.split()[:3]) for line in of_building}
+    judged = targets.judge(found, replace(plan.QUICK, precisions=(PRECISION,)))
+    shown = {line.split("  ")[0]: line.split()[-1] for line in lines if any(line.startswith(t.name) for t in judged)}
+    verdicts = {True: "yes", False: "no", None: "measured"}
+    assert shown == {each.name: verdicts[each.met] for each in judged}
+
+
+def _titled(lines, titles):
+    """Which titles are shown, and whether each names the model."""
+    return {title: ", lstm" in line for line in lines for title in titles if line.startswith(title)}
+
+
+def test_figures_are_drawn(quick, built):
+    if not _has_matplotlib():
+        pytest.skip("matplotlib, which draws them, is not installed")
+    common = {"lstm_padding", "lstm_speed_embedded"}
+    of_quick = {"lstm_speed_by_buckets", f"lstm_pairs_{PRECISION}"}
+    for (_, _, folder), own in ((quick, of_quick), (built, {"lstm_building"})):
+        written = {path.stem: path.read_bytes() for path in (folder / "figures").iterdir()}
+        assert set(written) == common | own
+        assert all(content.startswith(b"\x89PNG") for content in written.values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--rounds", "0"], "--rounds 0: give at least 1"),
+        (["--threads", "0"], "--threads 0: give at least 1"),
+        (["--buckets", "2", "0"], "--buckets 0: give at least 1"),
+        (["--json", "/nowhere/found.json"], "--json /nowhere/found.json: give a file in a directory that exists"),
+        (["--workloads", "wmt"], "invalid choice: 'wmt'"),
+    ],
+)
+def test_bad_input_is_told(arguments, told):
+    done = run("--quick", *arguments)
+    assert done.returncode != 0
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def setting():
+    sizes = plan.Sizes(vocabulary=20, units=4)
+    return Setting(sizes, PRECISION, 2, source=(2, 4), target=(3, 5), diagonal=((2, 3), (4, 5)))
+
+
+def mixed_batch():
+    """Nine sentence pairs of three bucket pairs, one of them of two rows."""
+    random = np.random.default_rng(0)
+    lengths = {"source": [1, 2, 4, 3, 4, 3, 4, 2, 1], "target": [3, 2, 4, 5, 5, 4, 4, 5, 5]}
+    return {
+        side: batches.Sequences(
+            batches.pad_rows([random.integers(4, 20, length) for length in each], max(each)), np.array(each, np.int32)
+        )
+        for side, each in lengths.items()
+    }
+
+
+def test_subjects_agree_on_mixed_batches(setting):
+    made = {name: make(name, setting) for name in plan.SUBJECTS if not name.endswith("-mixed")}
+    for subject in made.values():
+        subject.build()
+    parts = dict.fromkeys(("split", "tape", "rerun", "rerun-encoder", "cache-all"), 2 * 2)
+    joint = {"joint-pairs": 2**2, "diagonal": 2, "dynamic": 1, "padded": 1}
+    assert {name: subject.graphs for name, subject in made.items()} == parts | joint
+    agreement.check(made, mixed_batch(), PRECISION)
+
+
+def test_subjects_of_the_other_cell_agree(setting):
+    of_gru = replace(setting, sizes=replace(setting.sizes, model="gru"))
+    made = {name: make(name, of_gru) for name in ("split", "joint-pairs", "dynamic")}
+    agreement.check(made, mixed_batch(), PRECISION)
+
+
+def test_subjects_of_a_transformer_agree(setting):
+    """Each way to build it, once: with one target bucket there are fewer graphs."""
+    sizes = plan.Sizes("transformer", vocabulary=20, units=8, layers=1)
+    transformer = replace(setting, sizes=sizes, target=(5,), diagonal=((4, 5),))
+    made = {name: make(name, transformer) for name in plan.SUBJECTS if not name.endswith("-mixed")}
+    agreement.check(made, mixed_batch(), PRECISION)
+
+
+def test_a_subject_that_computes_another_thing_is_told(setting):
+    made = {name: make(name, setting) for name in ("joint-pairs", "tape")}
+    bias = made["tape"].layers["encoder"].levels[0][0].bias
+    bias.assign(bias.numpy() + 1e-2)
+    with pytest.raises(agreement.DisagreementError, match="of tape"):
+        agreement.check(made, mixed_batch(), PRECISION)
+
+
+def test_agreement_in_bfloat16_is_of_gradients(setting):
+    """A network whose loss is as good as the same, but which is another, is found out."""
+    of_bfloat16 = replace(setting, precision="mixed_bfloat16")
+    made = {name: make(name, of_bfloat16) for name in ("joint-pairs", "tape")}
+    agreement.check(made, mixed_batch(), "mixed_bfloat16")
+    kernel = made["tape"].layers["encoder"].levels[0][0].kernel
+    kernel.assign(-kernel.numpy())
+    with pytest.raises(agreement.DisagreementError, match=r"the gradient of .* of tape differs"):
+        agreement.check(made, mixed_batch(), "mixed_bfloat16")
+
+
+def test_what_is_skipped_is_not_measured():
+    bench = Bench(replace(plan.QUICK, precisions=(PRECISION,), skip=plan.STAGES), threads=1)
+    assert [stage.func.__name__ for stage in bench.stages()] == ["measure_padding", "measure_speed"]
+
+
+def test_steps_train(setting):
+    subject = make("split", setting)
+    losses = [subject.step(mixed_batch()) for _ in range(5)]
+    assert losses == sorted(set(losses), reverse=True)
+
+
+def test_subjects_agree_again_after_a_reset(setting):
+    made = {name: make(name, setting) for name in ("joint-pairs", "padded")}
+    made["padded"].step(mixed_batch())
+    made["padded"].step(mixed_batch())
+    before = float(made["joint-pairs"].loss_and_gradients(mixed_batch())[0])
+    assert float(made["padded"].loss_and_gradients(mixed_batch())[0]) != pytest.approx(before, rel=1e-6)
+    made["padded"].model.reset()
+    agreement.check(made, mixed_batch(), PRECISION)
+
+
+def test_the_shapes_of_split_are_those_of_its_groups(setting):
+    shapes = make("split", setting).shapes(batches.full_batch(4, 5, 24 * 9, 20))
+    assert sorted(shapes) == [(8, 4), (8, 4, 5), (16, 4), (16, 4, 5)]
+
+
+def test_a_setting_survives_json(setting):
+    assert Setting.loads(setting.dumps()) == setting
+
+
+def test_deal_gives_each_thread_its_share():
+    source, target = np.array([2] * 40 + [4] * 3), np.array([3] * 40 + [5] * 3)
+    shards = batches.deal(source, target, threads=2)
+    assert sorted(np.concatenate([rows for rows, *_ in shards])) == list(range(43))
+    assert [(len(rows), *pair) for rows, *pair in shards] == [(24, 2, 3), (16, 2, 3), (3, 4, 5)]
+
+
+@pytest.mark.parametrize("name", list(layouts.LAYOUTS))
+def test_every_sentence_stands_in_one_batch_of_the_budget(name):
+    corpus = layouts.workloads.load("embedded")
+    layout = layouts.lay_out(name, "embedded", 3, 512)
+    assert sorted(np.concatenate(layout.batches)) == list(range(len(corpus)))
+    for side in ("source", "target"):
+        assert np.all(getattr(layout, side) >= corpus.lengths(side))
+    assert max((layout.source[rows] + layout.target[rows]).sum() for rows in layout.batches) <= 512
+
+
+def test_a_sample_is_spread_evenly_over_the_sizes():
+    source = np.repeat(np.arange(1, 101), 2)
+    rows = np.random.default_rng(0).permutation(np.arange(200).reshape(100, 2))
+    layout = layouts.Layout(source, source, list(rows))
+    batches, weights = layout.sample(4)
+    assert [int(source[drawn].mean()) for drawn in batches] == [13, 38, 63, 88]
+    assert weights == [25.0] * 4
+    assert layout.sample(500)[1] == [1.0] * 100
+
+
+@pytest.mark.parametrize(("count", "expected"), [(1, [18, 2]), (4, [6, 6, 6, 2]), (10, [2] * 10), (99, [1] * 20)])
+def test_mixed_batches_count_for_as_many_as_there_are(count, expected):
+    source = np.array([4] * 36 + [4, 5] * 2)  # of 20 batches the last two are mixed
+    layout = layouts.Layout(source, source, list(np.arange(40).reshape(20, 2)))
+    batches, weights = layout.sample(count)
+    assert weights == expected
+    assert sum(weights[at] for at, rows in enumerate(batches) if len(set(source[rows])) > 1) == 2
+
+
+def test_padding_share_by_hand():
+    corpus = layouts.ParallelCorpus({"source": [np.zeros(2), np.zeros(3)], "target": [np.zeros(1), np.zeros(4)]})
+    layout = layouts.Layout(np.array([4, 4]), np.array([4, 4]), [np.array([0, 1])])
+    assert layout.padding(corpus) == pytest.approx(1 - 10 / 16)
+
+
+def test_everyone_runs_every_item_and_the_first_changes():
+    items = {"a": [1, 2], "b": [3, 4], "c": [5]}
+    turns = [list(timing.in_turn(items, number)) for number in range(20)]
+    for turn in turns:
+        assert sorted(turn) == [("a", 1), ("a", 2), ("b", 3), ("b", 4), ("c", 5)]
+        assert sorted(turn[:3]) == [("a", 1), ("b", 3), ("c", 5)]
+    assert {turn[0][0] for turn in turns} == {"a", "b", "c"}
+    followers = {one[0] + other[0] for turn in turns for one, other in pairwise(turn[:3])}
+    assert followers == {"ab", "ba", "ac", "ca", "bc", "cb"}
+
+
+def test_speed_is_tokens_over_seconds(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
+
+    def wait(seconds):
+        clock[0] += seconds
+
+    works = {
+        "slow": timing.Work(wait, [2.0, 3.0], [4, 6], [1.0, 1.0]),
+        "fast": timing.Work(wait, [1.0], [10], [1.0]),
+        "weighted": timing.Work(wait, [2.0, 3.0], [4, 6], [4.0, 1.0]),
+        "few tokens": timing.Work(wait, [1.0, 2.0], [4, 1], [1.0, 3.0]),
+    }
+    found = {name: each.tolist() for name, each in timing.speeds(works, rounds=2, label="").items()}
+    assert found == {"slow": [2.0] * 2, "fast": [10.0] * 2, "weighted": [2.0] * 2, "few tokens": [1.0] * 2}
+
+
+def test_bytes_of_views_count_once():
+    block = tf.random.stateless_uniform([16, 64], [1, 2])
+    beside = tf.random.stateless_uniform([16, 64], [3, 4])
+    views = [tf.reshape(block, [64, 16]), tf.identity(block), *tf.unstack(block)]
+    assert residuals.bytes_of([block, *views], []) == 16 * 64 * 4
+    assert residuals.bytes_of([block, beside], [tf.reshape(block, [-1])]) == 16 * 64 * 4
+
+
+def test_products_are_those_of_the_model():
+    """The vocabulary adds three products; a step of either side adds its own, and two at that step."""
+    rows, units = 4, 8
+
+    def operations(pieces, source, target):
+        sizes = plan.Sizes("lstm", pieces, units)
+        shapes = (rows, source), (rows, source, target)
+        return sum(each.operations for shape in shapes for each in products.products_of(sizes, shape))
+
+    assert operations(110, 3, 5) - operations(10, 3, 5) == 3 * 2 * (rows * 5) * units * 100
+    layer = 3 * 2 * rows * units * 4 * units  # of the inputs, and again of the recurrence
+    keys, attention = 3 * 2 * rows * units * units, 6 * 2 * rows * units * 5
+    assert operations(10, 4, 5) - operations(10, 3, 5) == 2 * layer + keys + attention
+
+
+def test_products_of_a_transformer_are_those_of_its_graph():
+    rows, source, target, sizes = 4, 3, 5, plan.Sizes("transformer", vocabulary=40, units=16, layers=2)
+    encoder, decoder = Setting(sizes, PRECISION, 1, (source,), (target,), ()).layers()
+    variables = [variable.value for variable in encoder.trainable_variables + decoder.trainable_variables]
+
+    def gradients(*fields):
+        with tf.GradientTape() as tape:
+            loss, _ = decoder(encoder(fields[0], training=True), fields[1], training=True)
+        return tape.gradient(loss, variables)
+
+    specs = [
+        batches.Sequences(tf.TensorSpec([rows, time], tf.int32), tf.TensorSpec([rows], tf.int32))
+        for time in (source, target)
+    ]
+    graph = tf.function(gradients, autograph=False).get_concrete_function(*specs).graph
+    traced = sum(_operations(op) for op in graph.get_operations() if "MatMul" in op.type)
+    of_bias = 2 * rows * target * sizes.vocabulary * (32 - sizes.units + 1)  # it widens a product; its gradient is one
+    shapes = (rows, source), (rows, source, target)
+    found = [each for shape in shapes for each in products.products_of(sizes, shape)]
+    assert sum(each.operations for each in found) == traced - of_bias
+
+
+def _operations(product):
+    """Multiplications and additions of a traced matrix product."""
+    turned = product.get_attr("transpose_a" if product.type == "MatMul" else "adj_x")
+    inner = product.inputs[0].shape[-2 if turned else -1]
+    return 2 * product.outputs[0].shape.num_elements() * inner
+
+
+def test_products_run(setting):
+    products.runner(setting.sizes, "mixed_bfloat16", [(8, 2), (8, 2, 3), (8, 2, 3)], threads=2)()
+
+
+def test_records_are_checked():
+    found = records.Records("lstm")
+    found.add("embedded", 2, PRECISION, "split", "tokens/s", 3.0, 1.0, 2.0)
+    (record,) = found.all
+    assert (record.median, record.low, record.high, record.n) == (2.0, 1.5, 2.5, 3)
+    good = vars(record)
+    records.validate(good)
+    for wrong in ({"median": float("nan")}, {"low": 9.0}, {"buckets": "2"}, {"n": 0}, {"unit": "s"}):
+        with pytest.raises(ValueError, match="a record has"):
+            records.validate(good | wrong)
+
+
+def test_records_that_are_wrong_are_not_written(tmp_path):
+    found = records.Records("lstm")
+    found.all = [records.Record("embedded", 2, PRECISION, "lstm", "split", "tokens/s", 1.0, 1.0, float("inf"), 1)]
+    with pytest.raises(ValueError, match="a record has the figures"):
+        found.save(tmp_path / "found.json")
+    assert not (tmp_path / "found.json").exists()
+
+
+def test_a_table_is_aligned():
+    shown = records.table(["who", "speed"], [["split", "1,000"], ["a", 7]])
+    assert shown.splitlines() == ["who    speed", "------------", "split  1,000", "a          7"]
+
+
+def test_targets_are_judged():
+    found = records.Records("lstm")
+    for subject, seconds in (("split", 2.0), ("joint-pairs", 8.0)):
+        found.add("embedded", 12, "mixed_bfloat16", subject, "seconds to build", seconds)
+    found.add("embedded", FEW, "mixed_bfloat16", "tape", "speed of split over it", 1.2, 1.4, 1.1)
+    judged = {each.name: (each.reached, each.met) for each in targets.judge(found, plan.QUICK)}
+    assert judged["build time, 12 x 12 buckets, split / joint-pairs"] == (0.25, False)
+    assert judged["memory growth of building, 12 x 12 buckets, split / joint-pairs"] == (None, None)
+    assert judged["split / tape, tokens/s, bfloat16"] == (1.2, True)
+    assert judged["split / jax, tokens/s, float32"] == (None, None)
+
+
+def test_peers_that_are_missing_are_named(monkeypatch, capsys):
+    from efficiency import run as runs
+
+    monkeypatch.setattr(peers, "available", lambda: {"torch": "No module named 'torch'", "jax": None})
+    bench = runs.Bench(replace(plan.QUICK, precisions=("mixed_bfloat16",)), threads=1)
+    told = capsys.readouterr().err
+    assert "torch is left out: No module named 'torch'" in told
+    assert "jax is left out: it is measured in float32 alone" in told
+    assert bench.names == list(plan.SUBJECTS)
+    runs.Bench(replace(plan.QUICK, model="gru"), threads=1)
+    assert "jax is left out: it is not written for the GRU" in capsys.readouterr().err

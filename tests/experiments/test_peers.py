@@ -1,0 +1,183 @@
+"""The measured model in PyTorch and JAX is ours: losses and gradients agree, and a step learns."""
+
+from __future__ import annotations
+
+import sys
+from itertools import pairwise
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+import seq2split as s2s
+from seq2split.models import Decoder, Encoder, TransformerDecoder, TransformerEncoder
+from seq2split.split.routing import Sequences
+
+sys.path.append(str(Path(__file__).parents[2] / "experiments"))
+from efficiency import peers
+from efficiency.naming import variables_of, weights_of
+
+SOURCES, TARGETS, EMBEDDING, UNITS, BOS = 13, 11, 5, 6, 2
+LAYERS, HEADS, FEEDFORWARD = 2, 3, 10
+MISSING = peers.available()
+needs_torch = pytest.mark.skipif(MISSING["torch"] is not None, reason=f"PyTorch: {MISSING['torch']}")
+needs_jax = pytest.mark.skipif(MISSING["jax"] is not None, reason=f"JAX: {MISSING['jax']}")
+
+
+def make_torch(weights, precision="float32"):
+    return peers.TorchSubject(weights, BOS, precision, 2, 1e-2, heads_of(weights))
+
+
+def make_jax(weights):
+    return peers.JaxSubject(weights, BOS, 1e-2, heads_of(weights))
+
+
+def heads_of(weights):
+    return HEADS if "encoder/last_norm/scale" in weights else None
+
+
+def recurrent(bidirectional=False, layers=1, **options):
+    encoder = Encoder(SOURCES, EMBEDDING, UNITS, layers=layers, bidirectional=bidirectional, name="encoder")
+    return encoder, Decoder(TARGETS, UNITS, BOS, units=UNITS, name="decoder", **{"embedding": EMBEDDING, **options})
+
+
+def transformer(**options):
+    inner = LAYERS, HEADS, FEEDFORWARD
+    encoder = TransformerEncoder(SOURCES, UNITS, *inner, name="encoder")
+    return encoder, TransformerDecoder(TARGETS, UNITS, BOS, UNITS, *inner, name="decoder", **options)
+
+
+every_peer = pytest.mark.parametrize(
+    "make",
+    [pytest.param(make_torch, id="torch", marks=needs_torch), pytest.param(make_jax, id="jax", marks=needs_jax)],
+)
+
+
+@pytest.fixture(scope="module", params=[recurrent, transformer], ids=lambda make: make.__name__)
+def layers(request):
+    """Every weight is random, so that no bias hides behind zeros."""
+    encoder, decoder = request.param()
+    rng = np.random.default_rng(1)
+    for variable in encoder.trainable_variables + decoder.trainable_variables:
+        variable.assign(rng.normal(size=variable.shape) * 0.5)
+    return encoder, decoder
+
+
+@pytest.fixture(scope="module")
+def batch():
+    """Sources and targets of independent lengths, among them the shortest; padded with zeros."""
+    rng = np.random.default_rng(2)
+    lengths = {"source": [7, 3, 1, 5, 4], "target": [2, 6, 4, 1, 5]}
+    sizes = {"source": SOURCES, "target": TARGETS}
+    return {side: padded(rng, np.array(each, np.int32), sizes[side]) for side, each in lengths.items()}
+
+
+def padded(rng, lengths, vocabulary):
+    values = rng.integers(0, vocabulary, [len(lengths), lengths.max()])
+    return Sequences(np.where(np.arange(lengths.max()) < lengths[:, None], values, 0).astype(np.int32), lengths)
+
+
+@pytest.fixture(scope="module")
+def expected(layers, batch):
+    """The loss and gradients of ours, named."""
+    encoder, decoder = layers
+    model = s2s.SplitModel(
+        [
+            s2s.Node(s2s.Part(encoder), ["source"], s2s.Buckets([7])),
+            s2s.Node(s2s.Part(decoder), ["encoder", "target"], s2s.Buckets([6])),
+        ]
+    )
+    (loss, _), gradients = model.loss_and_gradients(batch)
+    found = {
+        id(variable): np.array(gradient)
+        for layer in layers
+        for variable, gradient in zip(layer.trainable_variables, map(dense, gradients[layer.name]), strict=True)
+    }
+    return float(loss), {name: found[id(variable)] for name, variable in variables_of(*layers).items()}
+
+
+def dense(gradient):
+    import tensorflow as tf
+
+    return tf.convert_to_tensor(gradient)
+
+
+@every_peer
+def test_losses_and_gradients_are_those_of_ours(make, layers, batch, expected):
+    loss, gradients = make(weights_of(*layers)).loss_and_gradients(batch)
+    assert loss == pytest.approx(expected[0], rel=1e-5)
+    assert gradients.keys() == expected[1].keys()
+    for name, gradient in expected[1].items():
+        np.testing.assert_allclose(
+            gradients[name], gradient, rtol=1e-4, atol=1e-4 * np.abs(gradient).max(), err_msg=name
+        )
+
+
+@every_peer
+def test_steps_lower_the_loss_and_leave_the_given_weights_alone(make, layers, batch, expected):
+    weights = weights_of(*layers)
+    subject = make(weights)
+    losses = [subject.step(batch) for _ in range(4)]
+    assert losses[0] == pytest.approx(expected[0], rel=1e-5)
+    assert all(later < earlier for earlier, later in pairwise(losses))
+    for name, weight in weights_of(*layers).items():
+        np.testing.assert_array_equal(weights[name], weight)
+
+
+@every_peer
+def test_a_step_moves_every_weight(make, layers, batch):
+    """The first step of Adam moves each number by the learning rate, against the sign of its gradient."""
+    subject = make(weights_of(*layers))
+    _, gradients = subject.loss_and_gradients(batch)
+    gradients = {name: gradient.copy() for name, gradient in gradients.items()}
+    subject.step(batch)
+    for name, weight in subject.weights().items():
+        moved = weight - weights_of(*layers)[name]
+        clear = np.abs(gradients[name]) > 1e-4
+        assert clear.any(), name
+        np.testing.assert_allclose(moved[clear], -1e-2 * np.sign(gradients[name][clear]), rtol=5e-3, err_msg=name)
+
+
+@needs_torch
+def test_bfloat16_is_near_and_not_float32(layers, batch, expected):
+    loss, gradients = make_torch(weights_of(*layers), "mixed_bfloat16").loss_and_gradients(batch)
+    assert loss == pytest.approx(expected[0], rel=2e-2)
+    assert gradients.keys() == expected[1].keys()
+    for name, wanted in expected[1].items():
+        assert np.linalg.norm(gradients[name] - wanted) < 0.5 * np.linalg.norm(wanted), name  # others have 1.4
+    found, wanted = (each["decoder/projection"] for each in (gradients, expected[1]))
+    assert not np.allclose(found, wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
+
+
+@needs_torch
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(ValueError, match="expected one of"):
+        peers.TorchSubject({}, BOS, "float16", 1, 1e-2)
+
+
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (recurrent, {"bidirectional": True}),
+        (recurrent, {"layers": 2}),
+        (recurrent, {"cell": "gru"}),
+        (recurrent, {"attention": "bahdanau"}),
+        (recurrent, {"tied_embeddings": True, "embedding": UNITS}),
+        (transformer, {"norm": "post"}),
+        (transformer, {"positions": "learned"}),
+        (transformer, {"tied_embeddings": True}),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+def test_another_model_is_refused(make, options):
+    with pytest.raises(ValueError, match="the peers have the variables"):
+        weights_of(*make(**options))
+
+
+def test_what_is_missing_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax", ModuleType("jax"))
+    monkeypatch.setitem(sys.modules, "optax", None)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert "optax" in peers.available()["jax"]
+    assert "torch" in peers.available()["torch"]

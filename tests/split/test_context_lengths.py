@@ -1,0 +1,198 @@
+"""Models that XLA compiles: they equal the joint graph, compile each part graph once, and read one another at lengths
+that are planned.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import test_model as models
+from test_model import MIXED, POSITIONS, TARGETS, TRIPLES, assert_close, make_batch, take
+
+import seq2split as s2s
+from seq2split.split.context_lengths import Memory
+from seq2split.split.wiring import Wiring
+
+LENGTHS = (2, 4, 6)
+ALL_PAIRS = tuple(itertools.product(range(1, 7), range(1, 7)))
+
+
+def grid(**options):
+    """Three buckets on each side, cheap to compile."""
+    encoder, decoder = models.Tower(name="encoder"), models.Reader(2 * models.MEMORY, name="decoder")
+    models.randomize(encoder.trainable_variables + decoder.trainable_variables)
+    compiled = models.split(encoder, decoder, LENGTHS, LENGTHS, jit_compile=True, rows=5, **options)
+    variables = {layer.name: layer.trainable_variables for layer in (encoder, decoder)}
+    return compiled, models.Joint(lambda source, target: decoder(encoder(source), target), variables)
+
+
+def check(compiled, joint, pairs):
+    losses, gradients = compiled.loss_and_gradients(make_batch(pairs))
+    expected = joint(make_batch(pairs).values(), sum(target for _, target in pairs))
+    assert_close((list(losses.values()), gradients), expected)
+    np.testing.assert_allclose(compiled.losses(make_batch(pairs))["loss"], expected[0][0], rtol=1e-12)
+
+
+def test_each_part_graph_is_compiled_once():
+    """E + D part graphs: an encoder's has two programs, a forward and a backward, and a decoder's one."""
+    compiled, joint = grid()
+    compiled.loss_and_gradients(make_batch(ALL_PAIRS))
+    assert compiled.graphs.keys() == {(name, length) for name in ("encoder", "decoder") for length in LENGTHS}
+    assert (len(compiled.graphs), compiled.compilations) == (3 + 3, 2 * 3 + 3)
+    traces = compiled.traces
+    for rows in (range(36), range(35, -1, -1), range(0, 36, 7), [4]):
+        compiled.loss_and_gradients(take(make_batch(ALL_PAIRS), rows))
+    compiled.loss_and_gradients(make_batch([(5, 4)] * 11))  # homogeneous: one bucket pair
+    assert (compiled.compilations, compiled.traces) == (2 * 3 + 3, traces)
+    check(compiled, joint, ALL_PAIRS)
+    check(compiled, joint, [(5, 4)] * 7)
+    assert compiled.compilations == 2 * 3 + 3 + (3 + 3)  # and inference
+
+
+def test_what_is_read_has_the_memory_length():
+    compiled, _ = grid()
+    specs = compiled.specs("decoder", 2)
+    assert specs[0]["memory"].values.shape.as_list() == [5, 6, models.MEMORY]
+    assert specs[0]["mean"].shape.as_list() == [5, models.MEMORY]
+    assert specs[1].values.shape.as_list() == [5, 2]
+
+
+def test_more_memory_buckets_cost_compilations_for_less_padding():
+    compiled, joint = grid(memory_buckets=2)
+    check(compiled, joint, ALL_PAIRS)
+    decoders = {("decoder", length, memory) for length in LENGTHS for memory in (2, 6)}
+    assert compiled.graphs.keys() == {("encoder", length) for length in LENGTHS} | decoders
+    assert compiled.graph("decoder", 4, (2,)).input_specs[0]["memory"].values.shape[1] == 2
+    assert compiled.graph("decoder", 4) is compiled.graphs["decoder", 4, 6]
+    before = compiled.compilations
+    assert before == (2 * 3 + 6) + (3 + 6)  # training, and inference
+    check(compiled, joint, ALL_PAIRS[::-1])
+    check(compiled, joint, [(1, 2)] * 3)
+    assert compiled.compilations == before
+
+
+def test_recurrent_models_equal_joint():
+    encoder, decoder = models.make_layers(attention="bahdanau", bidirectional=True)
+    compiled = models.split(encoder, decoder, jit_compile=True, rows=3, threads=2)
+    expected = models.joint_of(encoder, decoder)(make_batch().values(), POSITIONS)
+    assert_close(compiled.loss_and_gradients(make_batch()), expected)
+    compilations = compiled.compilations
+    assert (len(compiled.graphs), compilations) == (2 + 2, 2 * 2 + 2)
+    assert_close(compiled.loss_and_gradients(make_batch()), expected)
+    assert compiled.compilations == compilations
+    real = compiled.infer({"source": make_batch()["source"]}, "encoder")
+    np.testing.assert_array_equal(real.memory.lengths, [source for source, _ in MIXED])
+
+
+# With the number of part graphs that they have at most: what a part reads of each other is padded apart.
+DAGS = [
+    (models.two_encoders, 1, 2 + 3 + 2),
+    (models.two_encoders, 2, 2 + 3 + 2 * 2 * 2),
+    (models.encoder_bridge_decoder, 1, 2 + 2 + 2),
+    (models.encoder_bridge_decoder, 2, 2 + 2 + 2 * 2),
+    (models.chain_of_fields, 2, 2 + 3 * 2 + 2 * 2 * 2),
+]
+
+
+@pytest.mark.parametrize(("make", "memory_buckets", "most"), DAGS)
+def test_dag_equals_joint(make, memory_buckets, most):
+    nodes, fn, layers, _ = make()
+    variables = {name: getattr(layer, "trainable_variables", layer) for name, layer in layers.items()}
+    dag = s2s.SplitModel(nodes, jit_compile=True, rows=4, memory_buckets=memory_buckets)
+    expected = models.Joint(fn, variables)(models.dag_batch().values(), sum(target for *_, target in TRIPLES))
+    found = dag.loss_and_gradients(models.dag_batch())
+    assert_close(found, (dict(zip(found[0], expected[0], strict=True)), expected[1]))
+    assert len(dag.graphs) <= most
+    before = dag.compilations
+    dag.loss_and_gradients(take(models.dag_batch(), range(7, -1, -1)))
+    assert dag.compilations == before
+
+
+def test_build_builds_all():
+    compiled, _ = grid(memory_buckets=3)
+    compiled.build(progress=False)
+    assert (len(compiled.graphs), compiled.compilations) == (3 + 3 * 3, 0)
+    traces = compiled.traces
+    compiled.loss_and_gradients(make_batch(ALL_PAIRS))
+    assert compiled.traces == traces
+    assert compiled.compilations == 2 * 3 + 3 * 3
+
+
+# Plans
+
+
+def node(name, reads, lengths=None):
+    return s2s.Node(s2s.Part(lambda *args: args[0], name=name, variables=[]), reads, lengths and s2s.Buckets(lengths))
+
+
+def plan(count):
+    nodes = [
+        node("first", ["one"], [2, 4, 6]),
+        node("bridge", ["first"]),
+        node("second", ["first", "two"], [1, 3]),
+        node("last", ["second", "bridge", "first", "target"], [5]),
+    ]
+    return Memory(Wiring(nodes), count)
+
+
+@pytest.mark.parametrize(
+    ("count", "name", "choices"),
+    [
+        (1, "last", [()]),
+        (2, "first", [()]),
+        (2, "bridge", [()]),
+        (2, "second", [(2,), (6,)]),
+        (2, "last", [(1, 2), (1, 6), (3, 2), (3, 6)]),
+    ],
+)
+def test_choices(count, name, choices):
+    assert plan(count).choices(name) == choices
+    assert plan(count).longest(name) == choices[-1]
+
+
+@pytest.mark.parametrize(
+    ("count", "name", "read", "length", "memory", "source"),
+    [
+        (1, "second", "first", 1, (), (6, ())),
+        (1, "bridge", "first", 2, (), (2, ())),
+        (1, "last", "bridge", 5, (), (6, ())),
+        (2, "bridge", "first", 4, (), (4, ())),
+        (2, "second", "first", 1, (2,), (2, ())),
+        (2, "last", "bridge", 5, (1, 2), (2, ())),
+        (2, "last", "second", 5, (1, 2), (1, (6,))),
+    ],
+)
+def test_sources(count, name, read, length, memory, source):
+    assert plan(count).source(name, read, length, memory) == source
+
+
+def test_memories_of_rows():
+    padded = {"first": np.array([2, 4, 6]), "second": np.array([3, 1, 1]), "last": np.array([5, 5, 5])}
+    assert plan(2).of_rows("last", padded).tolist() == [[3, 2], [1, 6], [1, 6]]
+    assert plan(2).of_rows("first", padded).shape == (3, 0)
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rows": 4}, "rows = 4 and memory_buckets = 1.*give jit_compile=True"),
+        ({"memory_buckets": 2}, "memory_buckets = 2.*give jit_compile=True"),
+        ({"jit_compile": True}, "rows = None.*give it as rows=32"),
+        ({"jit_compile": True, "rows": 0}, "rows = 0.*give it as rows=32"),
+        ({"jit_compile": True, "rows": 4, "row_multiple": 2}, "row_multiple = 2.*leave row_multiple out"),
+        ({"jit_compile": True, "rows": 4, "memory_buckets": 0}, "memory_buckets = 0; expected 1 or more"),
+        (
+            {"jit_compile": True, "rows": 4, "memory_buckets": 4},
+            r"memory_buckets = 4, but part 'first'.*only 3 buckets: \[2, 4, 6\]. Give at most 3",
+        ),
+    ],
+)
+def test_errors_teach(options, message):
+    nodes = [node("first", ["one"], LENGTHS), node("last", ["first", "target"], [TARGETS])]
+    with pytest.raises(ValueError, match=message):
+        s2s.SplitModel(nodes, **options)

@@ -1,0 +1,54 @@
+"""In which groups the rows of a batch run."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import seq2split as s2s
+from seq2split.split.context_lengths import Memory
+from seq2split.split.grouping import Fixed, Shared
+from seq2split.split.wiring import Wiring
+
+
+@pytest.mark.parametrize(
+    ("rows", "threads", "multiple", "expected"),
+    [
+        ({8: 10}, 1, 1, {8: [10]}),
+        ({8: 10}, 2, 1, {8: [5, 5]}),
+        ({8: 10}, 2, 4, {8: [8, 2]}),
+        ({8: 157}, 2, 8, {8: [80, 77]}),
+        ({8: 3}, 8, 1, {8: [1, 1, 1]}),
+        ({8: 3}, 8, 8, {8: [3]}),
+        ({4: 20, 8: 10}, 2, 1, {4: [20], 8: [10]}),  # each is one thread's share
+        ({4: 20, 8: 11}, 2, 1, {4: [20], 8: [6, 5]}),
+        ({4: 2, 8: 2, 16: 9}, 3, 1, {4: [2], 8: [2], 16: [3, 3, 3]}),
+    ],
+)
+def test_groups_are_shared_by_threads(rows, threads, multiple, expected):
+    padded = np.repeat(list(rows), list(rows.values()))
+    order = np.random.default_rng(1).permutation(len(padded))
+    found = {}
+    for group in Shared(threads, multiple).groups("part", {"part": padded}, order):
+        found.setdefault(group.length, []).append(group)
+    assert {length: [len(group.rows) for group in groups] for length, groups in found.items()} == expected
+    for length, groups in found.items():
+        together = np.concatenate([group.rows for group in groups])
+        np.testing.assert_array_equal(together, order[padded[order] == length])
+        assert [group.size for group in groups] == [-(-len(group.rows) // multiple) * multiple for group in groups]
+
+
+def test_groups_have_a_fixed_number_of_rows():
+    nodes = [
+        s2s.Node(s2s.Part(lambda source: source, name="encoder", variables=[]), ["source"], s2s.Buckets([2, 4, 6])),
+        s2s.Node(s2s.Part(lambda _, y: y, name="decoder", variables=[]), ["encoder", "target"], s2s.Buckets([2, 4, 6])),
+    ]
+    padded = {"encoder": np.array([2] * 7 + [4] * 4), "decoder": np.array([2] * 9 + [6] * 2)}
+    groups = Fixed(5, Memory(Wiring(nodes), 2)).groups("decoder", padded, np.arange(11)[::-1])
+    assert [(each.length, each.memory, each.size) for each in groups] == [
+        (2, (2,), 5),
+        (2, (2,), 5),
+        (2, (6,), 5),
+        (6, (6,), 5),
+    ]
+    assert [each.rows.tolist() for each in groups] == [[6, 5, 4, 3, 2], [1, 0], [8, 7], [10, 9]]

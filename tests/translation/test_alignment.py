@@ -1,0 +1,94 @@
+"""Attention weights of a sentence: those with which the decoder reads, over the pieces of the sentence."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from corpora import configure, write_experiment
+
+from seq2split.buckets import OverlongError
+from seq2split.models import Decoder, Encoded
+from seq2split.split.routing import Sequences
+from seq2split.training.trainer import Trainer
+from seq2split.translation.alignment import Alignment, align
+
+LENGTHS = [3, 2]
+
+
+@pytest.mark.parametrize("attention", ["luong", "bahdanau"])
+def test_the_decoder_reads_with_these_weights(attention):
+    """Applied to the memories they give the contexts from which the loss is computed."""
+    keras.utils.set_random_seed(1)
+    decoder = Decoder(9, [4, 6], 2, 5, 5, attention=attention, dtype="float64")
+    memories = [Sequences(tf.random.normal([2, 3, size], dtype="float64"), tf.constant(LENGTHS)) for size in (4, 6)]
+    encoded = [Encoded(memory, memory.values[:, 0]) for memory in memories]
+    target = Sequences(tf.constant([[5, 6, 3], [7, 3, 0]]), tf.constant([3, 2]))
+    weights = decoder.align(*encoded, target)
+    assert [each.shape.as_list() for each in weights] == [[2, 3, 3]] * 2
+    for each in weights:
+        np.testing.assert_allclose(tf.reduce_sum(each, -1), np.ones([2, 3]), rtol=1e-12)
+        assert not np.any(each[1, :, 2]), "padding"
+    contexts = []
+    attend = decoder._attend
+
+    def attend_and_note(*inputs):
+        read, weights_read = attend(*inputs)
+        contexts.append(read)
+        return read, weights_read
+
+    decoder._attend = attend_and_note
+    decoder(*encoded, target)
+    expected = tf.concat([each @ memory.values for each, memory in zip(weights, memories, strict=True)], -1)
+    np.testing.assert_allclose(tf.concat(contexts, 1), expected, rtol=1e-10)
+
+
+@pytest.fixture(scope="module")
+def translator(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("experiment")
+    return Trainer(configure(write_experiment(folder)), folder / "run").translator
+
+
+def test_alignment(translator):
+    """Pieces and weights fit together; padding of the bucket is cut off."""
+    alignment = align(translator, ["a"], "c d e f")
+    assert alignment.sources == [["▁a", "</s>"]]
+    assert alignment.target == ["▁c", "▁d", "▁e", "▁f", "</s>"]
+    (weights,) = alignment.weights
+    assert weights.shape == (5, 2)
+    np.testing.assert_allclose(weights.sum(1), np.ones(5), rtol=1e-6)
+    encoded = translator.encoders["source"](Sequences(*_padded(translator, "a")))
+    (expected,) = translator.decoder.align(encoded, Sequences(*_padded(translator, "c d e f")))
+    np.testing.assert_allclose(weights, expected[0], rtol=1e-4)
+
+
+def _padded(translator, line):
+    (row,) = translator.vocabularies["source"].encode([line])
+    return tf.constant(row[None]), tf.constant([len(row)])
+
+
+def test_of_the_models_translation(translator):
+    (translation,), _ = translator.translate(["a b"])
+    found, given = align(translator, ["a b"]), align(translator, ["a b"], translation)
+    assert isinstance(found, Alignment)
+    assert (found.sources, found.target) == (given.sources, given.target)
+    np.testing.assert_array_equal(found.weights, given.weights)
+
+
+def test_a_long_target_is_refused(translator):
+    with pytest.raises(OverlongError) as caught:
+        align(translator, ["a b"], "a b c d e f")
+    assert "target side" in str(caught.value.__notes__)
+
+
+def test_a_translation_that_the_search_cut_off(translator, monkeypatch):
+    """It has as many pieces as the last bucket, and its end makes one more."""
+    monkeypatch.setattr(translator, "translate", lambda *_: (["a b c d e"], None))
+    assert align(translator, ["a b"]).target == ["▁a", "▁b", "▁c", "▁d", "</s>"]
+
+
+@pytest.mark.parametrize("target", [None, "a"])
+def test_too_many_sources(translator, target):
+    with pytest.raises(ValueError, match="the model translates from source"):
+        align(translator, ["a", "b"], target)
