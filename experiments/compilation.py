@@ -34,7 +34,7 @@ from efficiency.timing import Work, speeds
 from efficiency.workloads import SIDES
 
 import seq2split as s2s
-from seq2split.models import Decoder, Encoder
+from seq2split.models import RecurrentDecoder, RecurrentEncoder
 from seq2split.split.gradients import add_up
 from seq2split.split.routing import Sequences
 
@@ -107,7 +107,7 @@ def main() -> None:
     setting = setting._replace(pairs=options.pairs) if options.pairs else setting
     subjects = {"split, no XLA": split(setting, None), JOINT: joint(setting)}
     memories = [count for count in MEMORIES if count <= len(setting.lengths)]
-    subjects |= {f"split, XLA, memory_buckets={count}": split(setting, count) for count in memories}
+    subjects |= {f"split, XLA, context_buckets={count}": split(setting, count) for count in memories}
     print(f"{'':30}{'graphs':>8}{'programs':>10}{'tracing s':>11}{'compiling s':>13}{'one pair':>10}{'mixed':>10}")
     one_pair = measure(subjects, [batch_of(setting, [pair] * setting.rows) for pair in setting.sample], options.rounds)
     every = {name: each for name, each in subjects.items() if name != JOINT or is_whole(setting)}
@@ -133,25 +133,25 @@ def measure(subjects: Mapping[str, Costs], batches: Sequence[Batch], rounds: int
     return speeds({name: Work(each.step, batches, tokens, weights) for name, each in subjects.items()}, rounds, "")
 
 
-def layers(setting: Setting) -> tuple[Encoder, Decoder]:
+def layers(setting: Setting) -> tuple[RecurrentEncoder, RecurrentDecoder]:
     """The model, with the same weights at every call."""
     keras.utils.set_random_seed(1)
     pieces, units = setting.vocabulary, setting.units
-    encoder = Encoder(pieces, units, units, bidirectional=False, name="encoder")
-    return encoder, Decoder(pieces, units, BOS, units, units, name="decoder")
+    encoder = RecurrentEncoder(pieces, units, units, bidirectional=False, name="encoder")
+    return encoder, RecurrentDecoder(pieces, units, BOS, units, units, name="decoder")
 
 
-def split(setting: Setting, memory_buckets: int | None) -> Costs:
+def split(setting: Setting, context_buckets: int | None) -> Costs:
     """Our model; without XLA where there is no number of memory boundaries."""
     encoder, decoder = layers(setting)
     buckets = s2s.Buckets(setting.lengths)
-    compiled = {"jit_compile": True, "rows": setting.rows, "memory_buckets": memory_buckets}
+    compiled = {"jit_compile": True, "rows": setting.rows, "context_buckets": context_buckets}
     model = s2s.SplitModel(
         [
             s2s.Node(s2s.Part(encoder), ["source"], buckets),
             s2s.Node(s2s.Part(decoder), ["encoder", "target"], buckets),
         ],
-        **(compiled if memory_buckets else {"row_multiple": 8}),
+        **(compiled if context_buckets else {"row_multiple": 8}),
     )
     tracing = processor_seconds(lambda: model.build(progress=False))
     compiling = processor_seconds(lambda: model.loss_and_gradients(batch_of(setting, setting.all_pairs)))

@@ -20,7 +20,7 @@ from efficiency.timing import seconds
 
 from seq2split.engine import policies
 from seq2split.engine.part import Part, PartGraph
-from seq2split.models import Encoder
+from seq2split.models import RecurrentEncoder
 from seq2split.split.routing import Sequences
 
 VOCABULARY, UNITS, HEADS, LAYERS = 8000, 256, 4, 2
@@ -64,7 +64,7 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=30)
     options = arguments.parse_args()
     for title, make in {
-        "LSTM": functools.partial(Encoder, VOCABULARY, UNITS, UNITS),
+        "LSTM": functools.partial(RecurrentEncoder, VOCABULARY, UNITS, UNITS),
         "Transformer": Transformer,
     }.items():
         print(f"\n{title}, {options.rows} x {options.time}, float32")

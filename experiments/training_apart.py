@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 import seq2split as s2s
-from seq2split.models import Decoder, Encoder
+from seq2split.models import RecurrentDecoder, RecurrentEncoder
 from seq2split.models.recurrent import Encoded
 
 VOCABULARY, UNITS, ROWS, TIME, BOS, BATCHES, PRECISION = 50, 16, 8, 6, 2, 2, "float64"
@@ -30,15 +30,15 @@ FIELD = s2s.Sequences(tf.TensorSpec([ROWS, TIME], tf.int32), tf.TensorSpec([ROWS
 LIMIT = 1e-6
 
 
-def make_encoder() -> tuple[Encoder, keras.optimizers.Optimizer]:
+def make_encoder() -> tuple[RecurrentEncoder, keras.optimizers.Optimizer]:
     """The encoder and its optimizer: Adam, with a rate that decays."""
     rate = keras.optimizers.schedules.InverseTimeDecay(0.01, decay_steps=10, decay_rate=0.5)
-    return Encoder(VOCABULARY, UNITS, UNITS, seed=1, dtype=PRECISION), keras.optimizers.Adam(rate)
+    return RecurrentEncoder(VOCABULARY, UNITS, UNITS, seed=1, dtype=PRECISION), keras.optimizers.Adam(rate)
 
 
-def make_decoder() -> tuple[Decoder, keras.optimizers.Optimizer]:
+def make_decoder() -> tuple[RecurrentDecoder, keras.optimizers.Optimizer]:
     """The decoder and its optimizer: plain descent."""
-    return Decoder(VOCABULARY, UNITS, BOS, UNITS, UNITS, seed=2, dtype=PRECISION), keras.optimizers.SGD(0.5)
+    return RecurrentDecoder(VOCABULARY, UNITS, BOS, UNITS, UNITS, seed=2, dtype=PRECISION), keras.optimizers.SGD(0.5)
 
 
 def batch_of(step: int) -> dict[str, s2s.Sequences]:

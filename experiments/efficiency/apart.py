@@ -11,7 +11,7 @@ import tensorflow as tf
 from efficiency.batches import one_row, padded
 from efficiency.setting import Setting
 from efficiency.subjects import Gradients, Model, Sharded, field_spec, gradients_of
-from seq2split.engine.graph_function import Compiled
+from seq2split.engine.graph_function import GraphFunction
 from seq2split.split.routing import Sequences
 
 _VIEWS = ("Identity", "IdentityN", "Reshape", "ExpandDims", "Squeeze", "StopGradient", "PreventGradient")
@@ -164,7 +164,7 @@ class CacheAll(Apart):
             return tf.nest.flatten(outputs) + every
 
         concrete = tf.function(forward, autograph=False).get_concrete_function(*specs)
-        run, back = (Compiled(concrete, concrete.captured_inputs), Compiled(made["backward"], []))
+        run, back = (GraphFunction(concrete, concrete.captured_inputs), GraphFunction(made["backward"], []))
         places = [made["places"].get(tensor.ref()) for tensor in made["captured"]]
         count = len(tf.nest.flatten(made["outputs"]))
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from seq2split.layers import Recurrent
 from seq2split.layers.recurrent import State
-from seq2split.models import Encoder
+from seq2split.models import RecurrentEncoder
 
 
 class Looped:
@@ -53,7 +53,7 @@ class Looped:
 
 def loop(encoder: keras.Layer, decoder: keras.Layer) -> None:
     """Puts the recurrent layers of a model into loops; a Transformer has none, and takes unknown lengths as it is."""
-    if not isinstance(encoder, Encoder):
+    if not isinstance(encoder, RecurrentEncoder):
         return
     encoder.levels = [[Looped(layer) for layer in level] for level in encoder.levels]
     decoder.levels = [Looped(layer) for layer in decoder.levels]

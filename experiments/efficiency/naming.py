@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import keras
 import numpy as np
 
-from seq2split.layers.transformer_layer import Level
-from seq2split.models import Decoder, Encoder, TransformerDecoder, TransformerEncoder
+from seq2split.layers.transformer_layer import TransformerLayer
+from seq2split.models import RecurrentDecoder, RecurrentEncoder, TransformerDecoder, TransformerEncoder
 
 Weights = dict[str, np.ndarray]
 T = TypeVar("T")
@@ -44,7 +44,7 @@ def variables_of(encoder: keras.Layer, decoder: keras.Layer) -> dict[str, keras.
     if trainable.keys() != {id(variable) for variable in named.values()}:
         raise ValueError(
             f"the peers have the variables {list(named)}, but the layers have {list(trainable.values())}. Give "
-            "Encoder(..., bidirectional=False) and Decoder(...), with one layer, cell='lstm', attention='luong' and "
+            "RecurrentEncoder(..., bidirectional=False) and RecurrentDecoder(...), with one layer, cell='lstm', attention='luong' and "
             "tied_embeddings=False; or TransformerEncoder(...) and TransformerDecoder(...), with norm='pre', "
             "positions='sinusoidal' and tied_embeddings=False."
         )
@@ -67,9 +67,9 @@ def weights_of(encoder: keras.Layer, decoder: keras.Layer) -> Weights:
         ValueError: As of `variables_of`.
 
     Example:
-        >>> from seq2split.models import Decoder, Encoder
-        >>> encoder = Encoder(50, 4, 8, bidirectional=False, name="encoder")
-        >>> weights = weights_of(encoder, Decoder(60, 8, 2, 4, 8, name="decoder"))
+        >>> from seq2split.models import RecurrentDecoder, RecurrentEncoder
+        >>> encoder = RecurrentEncoder(50, 4, 8, bidirectional=False, name="encoder")
+        >>> weights = weights_of(encoder, RecurrentDecoder(60, 8, 2, 4, 8, name="decoder"))
         >>> weights["encoder/recurrent_kernel"].shape, weights["decoder/projection"].shape
         ((8, 32), (60, 8))
     """
@@ -102,7 +102,7 @@ def levels(named: Mapping[str, T]) -> list[dict[str, T]]:
     return [_below(named, place) for place in places]
 
 
-def _of_recurrent(encoder: Encoder, decoder: Decoder) -> dict[str, keras.Variable]:
+def _of_recurrent(encoder: RecurrentEncoder, decoder: RecurrentDecoder) -> dict[str, keras.Variable]:
     named = _held("encoder", encoder.levels[0][0], _RECURRENT) | _held("decoder", decoder.levels[0], _RECURRENT)
     named["decoder/attention/kernel"] = decoder.attentions[0].kernel
     return named | _held("decoder/bridge", decoder.bridge, _DENSE) | _held("decoder/combine", decoder.combine, _DENSE)
@@ -117,7 +117,7 @@ def _of_transformer(encoder: TransformerEncoder, decoder: TransformerDecoder) ->
     return named
 
 
-def _of_level(place: str, level: Level) -> dict[str, keras.Variable]:
+def _of_level(place: str, level: TransformerLayer) -> dict[str, keras.Variable]:
     named = _held(f"{place}/inner", level.inner, _DENSE) | _held(f"{place}/outer", level.outer, _DENSE)
     for heads in (level.own, *level.others):
         for dense in filter(None, (heads.query, heads.key_value, heads.output_projection)):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from efficiency.plan import Sizes
-from seq2split.engine.graph_function import Compiled
+from seq2split.engine.graph_function import GraphFunction
 
 GATES = {"lstm": 4, "gru": 3}
 
@@ -146,7 +146,7 @@ def _compile(products: list[Product], dtype: tf.DType) -> Callable[[], None]:
         return tf.add_n(ends)
 
     specs = [tf.TensorSpec(factor.shape, factor.dtype) for factor in factors]
-    compiled = Compiled(tf.function(run, autograph=False).get_concrete_function(*specs), [])
+    compiled = GraphFunction(tf.function(run, autograph=False).get_concrete_function(*specs), [])
     return lambda: compiled(factors)
 
 

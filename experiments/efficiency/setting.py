@@ -15,7 +15,7 @@ from efficiency.layouts import diagonal_pairs
 from efficiency.plan import Plan, Sizes
 from efficiency.workloads import BOS, SIDES
 from seq2split.buckets import Buckets
-from seq2split.models import Decoder, Encoder, TransformerDecoder, TransformerEncoder
+from seq2split.models import RecurrentDecoder, RecurrentEncoder, TransformerDecoder, TransformerEncoder
 
 Pair = tuple[int, int]
 Lengths = Callable[[Batch], tuple[np.ndarray, np.ndarray]]
@@ -107,10 +107,10 @@ def by_batch(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
     return tuple(np.full(len(batch[side].lengths), batch[side].lengths.max()) for side in SIDES)
 
 
-def _recurrent(sizes: Sizes, **options) -> tuple[Encoder, Decoder]:
+def _recurrent(sizes: Sizes, **options) -> tuple[RecurrentEncoder, RecurrentDecoder]:
     vocabulary, units, options = sizes.vocabulary, sizes.units, {"cell": sizes.model, **options}
-    encoder = Encoder(vocabulary, units, units, bidirectional=False, name="encoder", **options)
-    return encoder, Decoder(vocabulary, units, BOS, units, units, name="decoder", **options)
+    encoder = RecurrentEncoder(vocabulary, units, units, bidirectional=False, name="encoder", **options)
+    return encoder, RecurrentDecoder(vocabulary, units, BOS, units, units, name="decoder", **options)
 
 
 def _transformer(sizes: Sizes, **options) -> tuple[TransformerEncoder, TransformerDecoder]:

@@ -56,7 +56,7 @@ class Place(NamedTuple):
         return self._replace(reference=self.node.input[index])
 
 
-class Flow:
+class Dataflow:
     """Follows the values of one graph.
 
     Args:

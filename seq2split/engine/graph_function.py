@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 
-class Compiled:
+class GraphFunction:
     """A concrete function over a flat list of tensors.
 
     `ConcreteFunction.__call__` takes 1.3 ms with 151 tensors (1.7 ms where XLA compiles it), the raw operation 0.16 ms
@@ -69,9 +69,9 @@ class Compiled:
         return results
 
 
-def compiled(concrete: Any, owner: str) -> Compiled:
+def compiled(concrete: Any, owner: str) -> GraphFunction:
     """A concrete function that takes what it captured as its last tensors."""
-    return Compiled(concrete, concrete.captured_inputs, owner)
+    return GraphFunction(concrete, concrete.captured_inputs, owner)
 
 
 def _within_another(concrete: Any) -> tuple[Any, list[tf.Tensor]]:

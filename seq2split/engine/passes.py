@@ -14,12 +14,12 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from seq2split.engine.graph_function import Compiled, compiled
+from seq2split.engine.graph_function import GraphFunction, compiled
 from seq2split.engine.policies import Policy
 from seq2split.engine.recomputation import Recipe, Region, recompute
 from seq2split.engine.residuals import ResidualPlan, ResidualSpec
 from seq2split.engine.signature import Signature, describe, differentiable
-from seq2split.engine.tensor_lists import Crossing, Lists
+from seq2split.engine.tensor_lists import Crossing, TensorLists
 
 Nest = Any
 Gradient = tf.Tensor | tf.IndexedSlices | None
@@ -33,10 +33,10 @@ class Inference:
     """The traced `infer`."""
 
     outputs: Signature
-    run: Compiled
+    run: GraphFunction
 
     @property
-    def programs(self) -> list[Compiled]:
+    def programs(self) -> list[GraphFunction]:
         """What it runs."""
         return [self.run]
 
@@ -46,11 +46,11 @@ class Fused:
     """The traced `value_and_gradients`: takes inputs and the loss's cotangent, returns outputs and gradients."""
 
     outputs: Signature
-    run: Compiled
+    run: GraphFunction
     gradients: GradientLayout
 
     @property
-    def programs(self) -> list[Compiled]:
+    def programs(self) -> list[GraphFunction]:
         """What it runs."""
         return [self.run]
 
@@ -64,15 +64,15 @@ class Forward:
     """
 
     outputs: Signature
-    run: Compiled
-    backward: Compiled
+    run: GraphFunction
+    backward: GraphFunction
     gradients: GradientLayout
     bindings: tuple[tuple[str, Any], ...]
     residual_specs: tuple[ResidualSpec, ...]
     held_indices: tuple[int, ...]
 
     @property
-    def programs(self) -> list[Compiled]:
+    def programs(self) -> list[GraphFunction]:
         """What it runs."""
         return [self.run, self.backward]
 
@@ -245,7 +245,9 @@ def trace_forward(
         traced.gradients = GradientLayout(inputs, found, gradients.variables)
         at_hand = [*flat, *outputs.tensors]
         if jit_compile:
-            recipe = policy.recipe(Region(_wanted(nested), at_hand, Lists(tf.compat.v1.get_default_graph()).dense_spec))
+            recipe = policy.recipe(
+                Region(_wanted(nested), at_hand, TensorLists(tf.compat.v1.get_default_graph()).dense_spec)
+            )
             traced.backward, given = _assemble_compiled(recipe, nested, cotangents, inputs.owner)
         else:
             wanted, measured = _wanted_or_measured(nested, Region(_wanted(nested), at_hand))
@@ -299,13 +301,13 @@ def _wanted_or_measured(backward: Any, region: Region) -> tuple[list[tf.Tensor],
 
 def _assemble(
     recipe: Recipe, measured: list[tf.Tensor], backward: Any, cotangents: list[tf.TensorSpec], owner: str
-) -> tuple[Compiled, list[tf.Tensor]]:
+) -> tuple[GraphFunction, list[tf.Tensor]]:
     """The backward that follows a recipe, and the forward tensors that it takes after the cotangents.
 
     Of those that are only measured it takes the shapes, all in one tensor.
     """
     if not recipe.recomputed and not measured:
-        return Compiled(backward, [], owner), backward.captured_inputs
+        return GraphFunction(backward, [], owner), backward.captured_inputs
     # int64, since TensorFlow keeps int32 results of a function where shapes aren't expected, and then refuses them.
     shapes = [tf.concat([tf.shape(tensor, tf.int64) for tensor in measured], 0)] if measured else []
     given, count = [*recipe.given, *shapes], len(cotangents)
@@ -327,7 +329,7 @@ def _unfilled(measured: list[tf.Tensor], shapes: tf.Tensor) -> dict[Any, tf.Tens
 
 def _assemble_compiled(
     recipe: Recipe, backward: Any, cotangents: list[tf.TensorSpec], owner: str
-) -> tuple[Compiled, list[tf.Tensor]]:
+) -> tuple[GraphFunction, list[tf.Tensor]]:
     """As `_assemble`, as a program of XLA's: what it takes has crossed from the forward's."""
     crossing = Crossing(recipe.given, owner)
     count = len(cotangents)

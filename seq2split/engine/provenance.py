@@ -19,7 +19,7 @@ _RANDOM = re.compile(
 )
 
 
-class Sources:
+class Provenance:
     """Follows tensors of one graph back to where their values come from."""
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from seq2split.engine.provenance import VIEWS, Sources, is_random
+from seq2split.engine.provenance import VIEWS, Provenance, is_random
 
 _FREE = ("Placeholder", "ReadVariableOp")
 
@@ -46,7 +46,7 @@ class Region:
     ):
         self.spec_of = spec_of
         self.reads = list({tensor.ref(): tensor for tensor in reads}.values())
-        self._sources = Sources()
+        self._sources = Provenance()
         self._at_hand = {self._sources.origin(tensor).ref() for tensor in at_hand}
         self._read = {ref for tensor in self.reads for ref in (tensor.ref(), self.root(tensor).ref())}
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from seq2split.engine.provenance import NOT_COMPUTED, Sources
+from seq2split.engine.provenance import NOT_COMPUTED, Provenance
 
 HELD = ("computed", "random")
 """The kinds of residuals that occupy memory of their own."""
@@ -55,7 +55,7 @@ class ResidualPlan:
         self.held: list[int] = []
         self.specs: dict[Any, ResidualSpec] = {}
         self._known: dict[Any, tuple[str, Any]] = {}
-        self._sources = Sources()
+        self._sources = Provenance()
         for kind, tensors in (("output", outputs), ("input", inputs)):  # an input passed through counts as input
             self._known |= {self._sources.origin(tensor).ref(): (kind, index) for index, tensor in enumerate(tensors)}
         self._roots = {self._sources.root(ref.deref()).ref(): kind for ref, (kind, _) in self._known.items()}

@@ -18,8 +18,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from seq2split.engine.dataflow import LOOPS, Flow, Place
-from seq2split.engine.provenance import Sources
+from seq2split.engine.dataflow import LOOPS, Dataflow, Place
+from seq2split.engine.provenance import Provenance
 from seq2split.engine.recomputation import Recipe, recompute
 
 _MADE = {"EmptyTensorList": (0, 1), "TensorListReserve": (0, 1), "TensorListFromTensor": (1, None)}
@@ -68,8 +68,8 @@ class Crossing:
 
     def __init__(self, wanted: list[tf.Tensor], owner: str):
         self._owner = owner
-        self._sources = Sources()
-        self._lists = Lists(tf.compat.v1.get_default_graph())
+        self._sources = Provenance()
+        self._lists = TensorLists(tf.compat.v1.get_default_graph())
         self._given: dict[Any, tf.Tensor] = {}
         self._ways = [self._plan(tensor) for tensor in wanted]
 
@@ -210,23 +210,23 @@ def _room(maker: tf.Operation) -> int | None:
     """How many elements a list has room for by the operation that made it."""
     if maker.type == "TensorListFromTensor":
         return maker.inputs[0].shape[0]
-    operations = Sources().constants(maker.inputs[1]) if maker.type in _MADE else None  # Keras computes the number
+    operations = Provenance().constants(maker.inputs[1]) if maker.type in _MADE else None  # Keras computes the number
     if operations is None:
         return None
     with tf.init_scope():
         return int(tf.function(lambda: recompute(Recipe([], operations), [], [maker.inputs[1]]), autograph=False)()[0])
 
 
-class Lists:
+class TensorLists:
     """Finds out what the lists of a graph hold; a tensor of a list doesn't say."""
 
     def __init__(self, graph: tf.Graph):
         self._graph = graph
 
     @cached_property
-    def flow(self) -> Flow:
+    def flow(self) -> Dataflow:
         """The values of the graph, as it was when this was first asked for."""
-        return Flow(self._graph)
+        return Dataflow(self._graph)
 
     def dense_spec(self, tensor: tf.Tensor) -> tf.TensorSpec:
         """What a forward tensor is where it crosses; as it is if that can't be found out."""

@@ -18,7 +18,7 @@ from seq2split.layers.weights import add_weight
 _unconverted = tf.autograph.experimental.do_not_convert
 
 
-class Memory(NamedTuple):
+class AttentionMemory(NamedTuple):
     """What attention reads of the encoder, prepared once.
 
     Attributes:
@@ -33,7 +33,7 @@ class Memory(NamedTuple):
 
 
 class Attention(keras.Layer):
-    """The base of `Luong` and `Bahdanau`.
+    """The base of `LuongAttention` and `BahdanauAttention`.
 
     Args:
         units: Size of a query.
@@ -50,15 +50,15 @@ class Attention(keras.Layer):
         self._build_score()
 
     @_unconverted
-    def prepare(self, values: tf.Tensor, lengths: tf.Tensor) -> Memory:
+    def prepare(self, values: tf.Tensor, lengths: tf.Tensor) -> AttentionMemory:
         """Projects the memory once for all queries: `values [rows, time, features]`, `lengths [rows]`."""
         values = tf.cast(values, self.compute_dtype)
         keys = tf.einsum("rtf,fu->rtu", values, tf.cast(self.kernel.value, self.compute_dtype))
         real = tf.sequence_mask(lengths, tf.shape(values)[1])[:, None]
-        return Memory(values, keys, additive_mask(real, self.variable_dtype))
+        return AttentionMemory(values, keys, additive_mask(real, self.variable_dtype))
 
     @_unconverted
-    def call(self, queries: tf.Tensor, memory: Memory) -> tuple[tf.Tensor, tf.Tensor]:
+    def call(self, queries: tf.Tensor, memory: AttentionMemory) -> tuple[tf.Tensor, tf.Tensor]:
         """Reads the memory.
 
         Args:
@@ -83,7 +83,7 @@ class Attention(keras.Layer):
         """How well each of `queries [rows, queries, units]` fits each of `keys [rows, time, units]`."""
 
 
-class Luong(Attention):
+class LuongAttention(Attention):
     """Multiplicative attention of any number of queries at once."""
 
     def _build_score(self) -> None:
@@ -93,7 +93,7 @@ class Luong(Attention):
         return tf.matmul(queries, keys, transpose_b=True)
 
 
-class Bahdanau(Attention):
+class BahdanauAttention(Attention):
     """Additive attention; its score takes `[rows, queries, time, units]` of memory, so it is meant for one query."""
 
     def _build_score(self) -> None:

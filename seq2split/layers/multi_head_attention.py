@@ -38,12 +38,12 @@ class KeysValues(NamedTuple):
     values: tf.Tensor
 
 
-class Normalization(keras.Layer):
+class LayerNormalization(keras.Layer):
     """Normalizes the last axis to mean 0 and variance 1, then scales and shifts it.
 
     Example:
         >>> import tensorflow as tf
-        >>> layer = Normalization(dtype="float64")
+        >>> layer = LayerNormalization(dtype="float64")
         >>> layer.build((None, 2))
         >>> layer(tf.constant([[1.0, 3.0]], tf.float64)).numpy().round(3).tolist()
         [[-1.0, 1.0]]
@@ -79,7 +79,7 @@ def _normalize(values: tf.Tensor, scale: tf.Tensor, shift: tf.Tensor) -> tuple[t
     return normal * scale + shift, backward
 
 
-class Heads(keras.Layer):
+class MultiHeadAttention(keras.Layer):
     """Attention of many heads; queries, keys and values come from `project` or `project_memory`.
 
     Args:

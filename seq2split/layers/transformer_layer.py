@@ -14,14 +14,14 @@ import tensorflow as tf
 
 from seq2split.common.choices import check_choice
 from seq2split.layers.dropout import dropout
-from seq2split.layers.multi_head_attention import Heads, KeysValues, Normalization
+from seq2split.layers.multi_head_attention import KeysValues, LayerNormalization, MultiHeadAttention
 
 _unconverted = tf.autograph.experimental.do_not_convert
 NORMS = ("pre", "post")
 Drop = Callable[[tf.Tensor, int], tf.Tensor]
 
 
-class Rates(NamedTuple):
+class DropoutRates(NamedTuple):
     """Shares of values that are dropped in training.
 
     Attributes:
@@ -35,14 +35,14 @@ class Rates(NamedTuple):
     activation: float = 0.0
 
 
-class Drops:
+class DropoutMasks:
     """The dropout of one group of rows, each mask another.
 
     Attributes:
         weights: Of each attention so far, `[rows, heads, queries, time]`, nothing dropped.
     """
 
-    def __init__(self, rates: Rates, training: bool, seed: int, pieces: tf.Tensor, weights: tf.Tensor):
+    def __init__(self, rates: DropoutRates, training: bool, seed: int, pieces: tf.Tensor, weights: tf.Tensor):
         self._masks, self.weights = 0, []
         self.residual, self._attention, self.activation = (
             self._numbered(dropout(rate * training, seed, pieces, weights)) for rate in rates
@@ -61,7 +61,7 @@ class Drops:
         return numbered
 
 
-class Level(keras.Layer):
+class TransformerLayer(keras.Layer):
     """One layer of either: attention to itself, to each memory, and the feed-forward layer.
 
     Args:
@@ -81,15 +81,15 @@ class Level(keras.Layer):
         check_choice("norm", norm, NORMS)
         self.norm = norm
         dtype = {"dtype": self.dtype_policy}
-        self.own = Heads(units, heads, name="own", **dtype)
+        self.own = MultiHeadAttention(units, heads, name="own", **dtype)
         self.others = [
-            Heads(units, heads, memory, name=f"memory{place + 1 if place else ''}", **dtype)
+            MultiHeadAttention(units, heads, memory, name=f"memory{place + 1 if place else ''}", **dtype)
             for place, memory in enumerate(memories)
         ]
         self.inner = keras.layers.Dense(feedforward, "relu", name="inner", **dtype)
         self.outer = keras.layers.Dense(units, name="outer", **dtype)
         names = ["own_norm", *(f"{other.name}_norm" for other in self.others), "feedforward_norm"]
-        self.norms = [Normalization(name=name, **dtype) for name in names]
+        self.norms = [LayerNormalization(name=name, **dtype) for name in names]
 
     def build(self, input_shape):
         """Creates the weights for inputs `[rows, time, units]`."""
@@ -107,7 +107,7 @@ class Level(keras.Layer):
         memories: Sequence[tuple[KeysValues, tf.Tensor]],
         seen: KeysValues | None = None,
         *,
-        drops: Drops,
+        drops: DropoutMasks,
     ) -> tuple[tf.Tensor, KeysValues]:
         """Runs the sublayers.
 
@@ -138,19 +138,23 @@ class Level(keras.Layer):
             values = self._sublayer(place, read, values, drops)
         return self._sublayer(-1, lambda inputs: self.outer(drops.activation(self.inner(inputs))), values, drops), seen
 
-    def _sublayer(self, place: int, function: Callable, values: tf.Tensor, drops: Drops) -> tf.Tensor:
+    def _sublayer(self, place: int, function: Callable, values: tf.Tensor, drops: DropoutMasks) -> tf.Tensor:
         norm = self.norms[place]
         added = function(norm(values) if self.norm == "pre" else values)
         values += drops.residual(tf.cast(added, self.variable_dtype))
         return values if self.norm == "pre" else norm(values)
 
 
-def _read(other: Heads, attended: KeysValues, mask: tf.Tensor, drop: Callable, inputs: tf.Tensor) -> tf.Tensor:
+def _read(
+    other: MultiHeadAttention, attended: KeysValues, mask: tf.Tensor, drop: Callable, inputs: tf.Tensor
+) -> tf.Tensor:
     """What inputs `[rows, time, units]` read of a memory."""
     return other(other.project_queries(inputs), attended, mask, drop=drop)
 
 
-def _read_together(other: Heads, attended: KeysValues, mask: tf.Tensor, drop: Callable, inputs: tf.Tensor) -> tf.Tensor:
+def _read_together(
+    other: MultiHeadAttention, attended: KeysValues, mask: tf.Tensor, drop: Callable, inputs: tf.Tensor
+) -> tf.Tensor:
     """As `_read`, of one position a row, where several rows share a memory: they become its queries."""
     sentences = tf.shape(attended.keys)[0]
     together = tf.reshape(inputs, [sentences, -1, inputs.shape[-1]])

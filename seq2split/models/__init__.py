@@ -1,6 +1,13 @@
 """Ready encoders and decoders."""
 
-from seq2split.models.recurrent import Decoder, Encoded, Encoder
-from seq2split.models.transformer import Rates, TransformerDecoder, TransformerEncoder
+from seq2split.models.recurrent import Encoded, RecurrentDecoder, RecurrentEncoder
+from seq2split.models.transformer import DropoutRates, TransformerDecoder, TransformerEncoder
 
-__all__ = ["Decoder", "Encoded", "Encoder", "Rates", "TransformerDecoder", "TransformerEncoder"]
+__all__ = [
+    "RecurrentDecoder",
+    "Encoded",
+    "RecurrentEncoder",
+    "DropoutRates",
+    "TransformerDecoder",
+    "TransformerEncoder",
+]

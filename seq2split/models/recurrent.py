@@ -14,7 +14,15 @@ import keras
 import tensorflow as tf
 
 from seq2split.common.choices import check_choice
-from seq2split.layers import GRU, LSTM, Bahdanau, Luong, Memory, projected_cross_entropy, projected_logits
+from seq2split.layers import (
+    GRU,
+    LSTM,
+    AttentionMemory,
+    BahdanauAttention,
+    LuongAttention,
+    projected_cross_entropy,
+    projected_logits,
+)
 from seq2split.layers.attention import Attention
 from seq2split.layers.dropout import chosen_seed, dropout
 from seq2split.layers.embeddings import own_or_shared
@@ -23,8 +31,8 @@ from seq2split.layers.weights import add_weight
 from seq2split.split.routing import Sequences
 
 CELLS = {"lstm": LSTM, "gru": GRU}
-ATTENTIONS = {"luong": Luong, "bahdanau": Bahdanau}
-Memories = tuple[Memory, ...]
+ATTENTIONS = {"luong": LuongAttention, "bahdanau": BahdanauAttention}
+Memories = tuple[AttentionMemory, ...]
 Attend = Callable[[tf.Tensor], tuple[tf.Tensor, list[tf.Tensor]]]
 _unconverted = tf.autograph.experimental.do_not_convert
 
@@ -41,7 +49,7 @@ class Encoded(NamedTuple):
     summary: tf.Tensor
 
 
-class Encoder(keras.Layer):
+class RecurrentEncoder(keras.Layer):
     """Embeds source pieces and runs recurrent layers over them.
 
     Args:
@@ -61,7 +69,7 @@ class Encoder(keras.Layer):
 
     Example:
         >>> import tensorflow as tf
-        >>> encoder = Encoder(vocabulary=50, embedding=4, units=8)
+        >>> encoder = RecurrentEncoder(vocabulary=50, embedding=4, units=8)
         >>> source = Sequences(tf.constant([[7, 8, 9], [5, 0, 0]]), tf.constant([3, 1]))
         >>> encoded = encoder(source)
         >>> encoded.memory.values.shape.as_list(), encoded.summary.shape.as_list()
@@ -85,7 +93,9 @@ class Encoder(keras.Layer):
         super().__init__(autocast=False, **options)
         directions = (False, True) if bidirectional else (False,)
         if units % len(directions):
-            raise ValueError(f"Encoder: units = {units} cannot be halved between two directions; make it even.")
+            raise ValueError(
+                f"RecurrentEncoder: units = {units} cannot be halved between two directions; make it even."
+            )
         self.embeddings = own_or_shared(self, vocabulary, embedding, embeddings)
         self.dropout, self.seed = dropout, chosen_seed(seed)
         self.levels = [
@@ -116,7 +126,7 @@ class Encoder(keras.Layer):
         return Encoded(Sequences(tf.transpose(values, [1, 0, 2]), source.lengths), summary)
 
 
-class Decoder(keras.Layer):
+class RecurrentDecoder(keras.Layer):
     """Predicts target pieces with recurrent layers that attend over the encoder's memory.
 
     With Luong's attention the recurrence runs first and attention reads the memory for all steps at once. With
@@ -146,7 +156,7 @@ class Decoder(keras.Layer):
 
     Example:
         >>> import tensorflow as tf
-        >>> decoder = Decoder(vocabulary=50, memory=8, bos=2, embedding=4, units=8)
+        >>> decoder = RecurrentDecoder(vocabulary=50, memory=8, bos=2, embedding=4, units=8)
         >>> memory = Sequences(tf.ones([2, 3, 8]), tf.constant([3, 1]))
         >>> target = Sequences(tf.constant([[7, 8, 3], [5, 3, 0]]), tf.constant([3, 2]))
         >>> loss, nll = decoder(Encoded(memory, tf.ones([2, 8])), target)
@@ -175,7 +185,7 @@ class Decoder(keras.Layer):
         super().__init__(autocast=False, **options)
         if tied_embeddings and embedding != units:
             raise ValueError(
-                f"Decoder: tied embeddings are also the output projection of the features, but embedding = {embedding} "
+                f"RecurrentDecoder: tied embeddings are also the output projection of the features, but embedding = {embedding} "
                 f"differs from units = {units}; make them equal, or untie them."
             )
         self.bos, self.label_smoothing = bos, label_smoothing

@@ -17,8 +17,8 @@ import tensorflow as tf
 from seq2split.layers import projected_cross_entropy, projected_logits
 from seq2split.layers.dropout import chosen_seed
 from seq2split.layers.embeddings import Positions, own_or_shared
-from seq2split.layers.multi_head_attention import KeysValues, Normalization, causal_mask, padding_mask
-from seq2split.layers.transformer_layer import Drops, Level, Rates
+from seq2split.layers.multi_head_attention import KeysValues, LayerNormalization, causal_mask, padding_mask
+from seq2split.layers.transformer_layer import DropoutMasks, DropoutRates, TransformerLayer
 from seq2split.layers.weights import add_weight
 from seq2split.split.routing import Sequences
 
@@ -35,7 +35,7 @@ class Encoded(NamedTuple):
     memory: Sequences
 
 
-class Memory(NamedTuple):
+class CrossAttentionCache(NamedTuple):
     """What a decoder's layers read of one encoder, prepared once for all steps of a search.
 
     Attributes:
@@ -87,7 +87,7 @@ class TransformerEncoder(keras.Layer):
         norm: str = "pre",
         positions: str = "sinusoidal",
         longest: int = 512,
-        rates: Rates = Rates(),  # noqa: B008 it is immutable
+        rates: DropoutRates = DropoutRates(),  # noqa: B008 it is immutable
         embeddings: keras.Variable | None = None,
         seed: int | None = None,
         **options,
@@ -97,7 +97,7 @@ class TransformerEncoder(keras.Layer):
         self.embeddings = own_or_shared(self, vocabulary, units, embeddings)
         self.positions = Positions.of(self, positions, longest, units)
         self.levels = [
-            Level(units, heads, feedforward, [], norm, dtype=self.dtype_policy, name=f"level_{depth}")
+            TransformerLayer(units, heads, feedforward, [], norm, dtype=self.dtype_policy, name=f"level_{depth}")
             for depth in range(layers)
         ]
         _build(self, self.levels, units)
@@ -115,7 +115,7 @@ class TransformerEncoder(keras.Layer):
             What the decoder reads.
         """
         time = source.values.shape[1] or tf.shape(source.values)[1]
-        drops = Drops(self.rates, training, self.seed, source.values, self.levels[0].inner.bias.value)
+        drops = DropoutMasks(self.rates, training, self.seed, source.values, self.levels[0].inner.bias.value)
         values = self.positions.embed(self.embeddings.value, source.values, tf.range(time))
         values = drops.residual(values)
         mask = padding_mask(source.lengths, time, self.variable_dtype)
@@ -171,7 +171,7 @@ class TransformerDecoder(keras.Layer):
         norm: str = "pre",
         positions: str = "sinusoidal",
         longest: int = 512,
-        rates: Rates = Rates(),  # noqa: B008 it is immutable
+        rates: DropoutRates = DropoutRates(),  # noqa: B008 it is immutable
         tied_embeddings: bool = False,
         embeddings: keras.Variable | None = None,
         label_smoothing: float = 0.0,
@@ -185,7 +185,7 @@ class TransformerDecoder(keras.Layer):
         self.positions = Positions.of(self, positions, longest, units)
         memories = [memory] if isinstance(memory, int) else list(memory)
         self.levels = [
-            Level(units, heads, feedforward, memories, norm, dtype=self.dtype_policy, name=f"level_{depth}")
+            TransformerLayer(units, heads, feedforward, memories, norm, dtype=self.dtype_policy, name=f"level_{depth}")
             for depth in range(layers)
         ]
         _build(self, self.levels, units)
@@ -206,7 +206,7 @@ class TransformerDecoder(keras.Layer):
             The loss and the negative log-likelihood in nats, each summed over the real target positions.
         """
         *encoded, target = inputs
-        drops = Drops(self.rates, training, self.seed, target.values, self.output_bias.value)
+        drops = DropoutMasks(self.rates, training, self.seed, target.values, self.output_bias.value)
         features = self._decode(encoded, target, drops)
         losses = projected_cross_entropy(
             tf.reshape(features, [-1, features.shape[-1]]),
@@ -232,11 +232,11 @@ class TransformerDecoder(keras.Layer):
             real source positions.
         """
         *encoded, target = inputs
-        drops = Drops(Rates(), False, 0, target.values, self.output_bias.value)
+        drops = DropoutMasks(DropoutRates(), False, 0, target.values, self.output_bias.value)
         self._decode(encoded, target, drops)
         return [tf.reduce_mean(each, 1) for each in drops.weights[-len(encoded) :]]
 
-    def _decode(self, encoded: Sequence[Encoded], target: Sequences, drops: Drops) -> tf.Tensor:
+    def _decode(self, encoded: Sequence[Encoded], target: Sequences, drops: DropoutMasks) -> tf.Tensor:
         """The features `[rows, time, units]` that predict each piece of a target."""
         time = target.values.shape[1] or tf.shape(target.values)[1]
         first = tf.fill(tf.shape(target.values[:, :1]), tf.cast(self.bos, target.values.dtype))
@@ -248,7 +248,7 @@ class TransformerDecoder(keras.Layer):
         return values if self.last is None else self.last(values)
 
     @_unconverted
-    def start(self, *encoded: Encoded) -> tuple[tuple[Memory, ...], tuple[KeysValues, ...]]:
+    def start(self, *encoded: Encoded) -> tuple[tuple[CrossAttentionCache, ...], tuple[KeysValues, ...]]:
         """What `step` begins with: the prepared memory of each encoder, and the empty cache of each layer."""
         rows = tf.shape(encoded[0].memory.lengths)[0]
         none = rows - rows  # no static 0: the cache grows
@@ -257,7 +257,7 @@ class TransformerDecoder(keras.Layer):
 
     @_unconverted
     def step(
-        self, memories: tuple[Memory, ...], state: tuple[KeysValues, ...], pieces: tf.Tensor
+        self, memories: tuple[CrossAttentionCache, ...], state: tuple[KeysValues, ...], pieces: tf.Tensor
     ) -> tuple[tf.Tensor, tuple[KeysValues, ...]]:
         """One step of a search.
 
@@ -277,7 +277,7 @@ class TransformerDecoder(keras.Layer):
 
     @_unconverted
     def step_with_weights(
-        self, memories: tuple[Memory, ...], state: tuple[KeysValues, ...], pieces: tf.Tensor
+        self, memories: tuple[CrossAttentionCache, ...], state: tuple[KeysValues, ...], pieces: tf.Tensor
     ) -> tuple[tf.Tensor, tuple[KeysValues, ...], tuple[tf.Tensor, ...]]:
         """What `step` returns, and for each memory the attention weights of the last layer, the mean of its heads.
 
@@ -291,7 +291,7 @@ class TransformerDecoder(keras.Layer):
         """
         place = tf.shape(state[0].keys)[2]
         values = self.positions.embed(self.embeddings.value, pieces[:, None], place[None])
-        after, drops = [], Drops(Rates(), False, 0, pieces, self.output_bias.value)
+        after, drops = [], DropoutMasks(DropoutRates(), False, 0, pieces, self.output_bias.value)
         for depth, level in enumerate(self.levels):
             values, seen = level(values, None, _of_level(memories, depth), state[depth], drops=drops)
             after.append(seen)
@@ -305,9 +305,9 @@ class TransformerDecoder(keras.Layer):
     def _head_units(self) -> int:
         return self.levels[0].own.units // self.levels[0].own.heads
 
-    def _memories(self, encoded: Sequence[Encoded]) -> tuple[Memory, ...]:
+    def _memories(self, encoded: Sequence[Encoded]) -> tuple[CrossAttentionCache, ...]:
         return tuple(
-            Memory(
+            CrossAttentionCache(
                 tuple(level.others[place].project_memory(memory.values) for level in self.levels),
                 padding_mask(memory.lengths, tf.shape(memory.values)[1], self.variable_dtype),
             )
@@ -318,22 +318,22 @@ class TransformerDecoder(keras.Layer):
         return (self.embeddings if self.projection is None else self.projection).value
 
 
-def _of_level(memories: Sequence[Memory], depth: int) -> list[tuple[KeysValues, tf.Tensor]]:
+def _of_level(memories: Sequence[CrossAttentionCache], depth: int) -> list[tuple[KeysValues, tf.Tensor]]:
     return [(memory.layers[depth], memory.mask) for memory in memories]
 
 
-def _build(layer: keras.Layer, levels: Sequence[Level], units: int) -> None:
+def _build(layer: keras.Layer, levels: Sequence[TransformerLayer], units: int) -> None:
     """Builds the levels, their variables named after `layer`."""
     for level in levels:
         with keras.name_scope(layer.name), keras.name_scope(level.name):
             level.build((None, None, units))
 
 
-def _last_norm(layer: keras.Layer, norm: str, units: int) -> Normalization | None:
+def _last_norm(layer: keras.Layer, norm: str, units: int) -> LayerNormalization | None:
     """What normalizes the outputs of the last level, where no sublayer does."""
     if norm == "post":
         return None
-    last = Normalization(dtype=layer.dtype_policy, name="last_norm")
+    last = LayerNormalization(dtype=layer.dtype_policy, name="last_norm")
     with keras.name_scope(layer.name), keras.name_scope(last.name):
         last.build((None, None, units))
     return last

@@ -27,7 +27,7 @@ import tensorflow as tf
 
 from seq2split.config.settings import SearchConfig
 from seq2split.engine.part import Part, PartGraph
-from seq2split.models import Decoder
+from seq2split.models import RecurrentDecoder
 from seq2split.split.model import SplitModel
 from seq2split.split.routing import Sequences
 
@@ -61,15 +61,15 @@ class BeamSearch:
     Args:
         model: The model.
         encoders: The names of its encoders, in the order in which the decoder reads them.
-        decoder: The layer of its decoder: anything with `bos`, `start` and `step` as `Decoder` has them, and for
+        decoder: The layer of its decoder: anything with `bos`, `start` and `step` as `RecurrentDecoder` has them, and for
             coverage `step_with_weights`.
         eos: The piece that ends a sentence.
         limit: The most pieces of a hypothesis, its end included.
 
     Example:
         >>> import seq2split as s2s
-        >>> from seq2split.models import Encoder
-        >>> encoder, decoder = Encoder(50, 4, 8, name="encoder"), Decoder(50, 8, 2, 4, 8, name="decoder")
+        >>> from seq2split.models import RecurrentEncoder
+        >>> encoder, decoder = RecurrentEncoder(50, 4, 8, name="encoder"), RecurrentDecoder(50, 8, 2, 4, 8, name="decoder")
         >>> model = s2s.SplitModel([
         ...     s2s.Node(s2s.Part(encoder), ["source"], s2s.Buckets([4])),
         ...     s2s.Node(s2s.Part(decoder), ["encoder", "target"], s2s.Buckets([6])),
@@ -81,7 +81,7 @@ class BeamSearch:
         ([2, 2], True)
     """
 
-    def __init__(self, model: SplitModel, encoders: Sequence[str], decoder: Decoder, *, eos: int, limit: int):
+    def __init__(self, model: SplitModel, encoders: Sequence[str], decoder: RecurrentDecoder, *, eos: int, limit: int):
         self._model, self._encoders, self._decoder = model, encoders, decoder
         self._eos, self._limit = eos, limit
         self._graphs: dict[bool, tuple[PartGraph, PartGraph]] = {}

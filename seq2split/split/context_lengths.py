@@ -17,7 +17,7 @@ from seq2split.buckets import Buckets
 from seq2split.split.wiring import Wiring
 
 
-class Memory:
+class ContextLengths:
     """The memory boundaries of a model's parts.
 
     What crosses between parts of one root (`Wiring`) stays in its bucket; the rest is padded to a boundary of the root.
@@ -88,7 +88,7 @@ class Memory:
         buckets = self._wiring.nodes[root].buckets
         if count > len(buckets):
             raise ValueError(
-                f"memory_buckets = {count}, but part {root!r}, whose outputs another part reads, has only "
+                f"context_buckets = {count}, but part {root!r}, whose outputs another part reads, has only "
                 f"{len(buckets)} buckets: {list(buckets.boundaries)}. Give at most {len(buckets)}."
             )
         return buckets.thinned(count)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from seq2split.split.context_lengths import Memory
+from seq2split.split.context_lengths import ContextLengths
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Group:
     memory: tuple[int, ...] = ()
 
 
-class Shared:
+class FlexibleGrouping:
     """Groups of any number of rows: those of a bucket, none with more than one thread's share of padded positions.
 
     Args:
@@ -69,7 +69,7 @@ class Shared:
         return -(-count // self._multiple) * self._multiple
 
 
-class Fixed:
+class FixedGrouping:
     """Groups of a fixed number of rows, for part graphs that XLA compiles.
 
     Args:
@@ -77,11 +77,11 @@ class Fixed:
         memory: The lengths at which parts read others.
     """
 
-    def __init__(self, rows: int, memory: Memory):
+    def __init__(self, rows: int, memory: ContextLengths):
         self._rows, self._memory = rows, memory
 
     def groups(self, name: str, padded: Mapping[str, np.ndarray], order: np.ndarray) -> list[Group]:
-        """As of `Shared`; by bucket and memory."""
+        """As of `FlexibleGrouping`; by bucket and memory."""
         keys = np.column_stack([padded[name], self._memory.of_rows(name, padded)])[order]
         groups = []
         for length, *memory in np.unique(keys, axis=0).tolist():

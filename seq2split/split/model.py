@@ -19,9 +19,9 @@ from tqdm import tqdm
 
 from seq2split.engine.part import PartGraph
 from seq2split.engine.signature import describe
-from seq2split.split.context_lengths import Memory
+from seq2split.split.context_lengths import ContextLengths
 from seq2split.split.fields import Batch
-from seq2split.split.grouping import Fixed, Group, Shared
+from seq2split.split.grouping import FixedGrouping, FlexibleGrouping, Group
 from seq2split.split.routing import Sequences, time_leaves
 from seq2split.split.step import Step
 from seq2split.split.threads import Workers
@@ -51,21 +51,21 @@ class SplitModel:
         jit_compile: Whether XLA compiles the part graphs, when each is first called. Their shapes are static then.
         rows: With `jit_compile`, how many rows every part graph takes: groups are cut into pieces of so many, and the
             last is filled with empty rows. About what a bucket holds of a batch wastes least.
-        memory_buckets: With `jit_compile`, to how many lengths what a part reads of another is padded. With 1, that
+        context_buckets: With `jit_compile`, to how many lengths what a part reads of another is padded. With 1, that
             of the other's longest bucket, there is one part graph for each part and bucket. With more, evenly chosen
             among the other's buckets, there is less padding, and a part graph for each of them and each of its own
-            buckets: E + D × `memory_buckets` at most.
+            buckets: E + D × `context_buckets` at most.
 
     Raises:
-        ValueError: The parts can't be wired as the nodes say; or `rows` and `memory_buckets` are out of range, or
+        ValueError: The parts can't be wired as the nodes say; or `rows` and `context_buckets` are out of range, or
             given without `jit_compile`.
 
     Example:
         >>> import seq2split as s2s
-        >>> from seq2split.models import Decoder, Encoder
+        >>> from seq2split.models import RecurrentDecoder, RecurrentEncoder
         >>> model = s2s.SplitModel([
-        ...     s2s.Node(s2s.Part(Encoder(50, 4, 8, name="encoder")), ["source"], s2s.Buckets([4, 8])),
-        ...     s2s.Node(s2s.Part(Decoder(50, 8, 2, 4, 8, name="decoder")), ["encoder", "target"], s2s.Buckets([3, 6])),
+        ...     s2s.Node(s2s.Part(RecurrentEncoder(50, 4, 8, name="encoder")), ["source"], s2s.Buckets([4, 8])),
+        ...     s2s.Node(s2s.Part(RecurrentDecoder(50, 8, 2, 4, 8, name="decoder")), ["encoder", "target"], s2s.Buckets([3, 6])),
         ... ])
         >>> batch = {"source": [[7, 8, 9], [5, 6, 7, 8, 9]], "target": [[7, 8, 3, 4, 3], [5, 3]]}
         >>> (loss, nll), gradients = model.loss_and_gradients(batch)
@@ -82,18 +82,18 @@ class SplitModel:
         threads: int = 1,
         jit_compile: bool = False,
         rows: int | None = None,
-        memory_buckets: int = 1,
+        context_buckets: int = 1,
     ):
         self.wiring = Wiring(nodes)
         """Which part reads which."""
-        _check_compilation(jit_compile, rows, memory_buckets, row_multiple)
-        self._memory = Memory(self.wiring, memory_buckets) if jit_compile else None
+        _check_compilation(jit_compile, rows, context_buckets, row_multiple)
+        self._memory = ContextLengths(self.wiring, context_buckets) if jit_compile else None
         self._rows = rows
-        self.grouping = Fixed(rows, self._memory) if jit_compile else Shared(threads, row_multiple)
+        self.grouping = FixedGrouping(rows, self._memory) if jit_compile else FlexibleGrouping(threads, row_multiple)
         """How rows are grouped."""
         self.workers = Workers(threads)
         self.graphs: dict[tuple, PartGraph] = {}
-        """The part graphs built so far, by part and bucket; with `memory_buckets` above 1 also by the memory's."""
+        """The part graphs built so far, by part and bucket; with `context_buckets` above 1 also by the memory's."""
         self._fields = dict(fields or {})
         self._building = RLock()
         self._boundaries: dict[str, Nest] = {}
@@ -213,7 +213,7 @@ class SplitModel:
         Args:
             name: The part.
             length: The bucket, as its padded length.
-            memory: With `memory_buckets` above 1, the length at which it reads each other part that has a field; by
+            memory: With `context_buckets` above 1, the length at which it reads each other part that has a field; by
                 default the longest.
 
         Returns:
@@ -296,10 +296,10 @@ class SplitModel:
         )
 
 
-def _check_compilation(jit_compile: bool, rows: int | None, memory_buckets: int, row_multiple: int) -> None:
-    if not jit_compile and (rows is not None or memory_buckets != 1):
+def _check_compilation(jit_compile: bool, rows: int | None, context_buckets: int, row_multiple: int) -> None:
+    if not jit_compile and (rows is not None or context_buckets != 1):
         raise ValueError(
-            f"SplitModel was given rows = {rows} and memory_buckets = {memory_buckets}, which fix the shapes of part "
+            f"SplitModel was given rows = {rows} and context_buckets = {context_buckets}, which fix the shapes of part "
             "graphs that XLA compiles; give jit_compile=True as well, or leave them out."
         )
     if jit_compile and (rows is None or rows < 1 or row_multiple != 1):
@@ -308,8 +308,10 @@ def _check_compilation(jit_compile: bool, rows: int | None, memory_buckets: int,
             "part graph for a fixed number of rows: give it as rows=32, about what a bucket holds of a batch, and "
             "leave row_multiple out."
         )
-    if memory_buckets < 1:
-        raise ValueError(f"memory_buckets = {memory_buckets}; expected 1 or more: what a part reads is padded to them.")
+    if context_buckets < 1:
+        raise ValueError(
+            f"context_buckets = {context_buckets}; expected 1 or more: what a part reads is padded to them."
+        )
 
 
 def _relax(spec: tf.TensorSpec | None, timed: bool, name: str) -> tf.TensorSpec:

@@ -81,7 +81,7 @@ def _plan_route(groups: np.ndarray, places: np.ndarray, size: int) -> Route:
     return Route(pieces, None if in_order else np.argsort(by_group), size)
 
 
-def follow(route: Route, groups: Sequence[Nest], like: Nest = None) -> Nest:
+def carry(route: Route, groups: Sequence[Nest], like: Nest = None) -> Nest:
     """Assembles the group that a route describes.
 
     Args:

@@ -12,7 +12,7 @@ from seq2split.engine.part import PartGraph, Residuals
 from seq2split.split.fields import Batch, read_fields, rows_of
 from seq2split.split.gradients import add_up, sums_by_part
 from seq2split.split.grouping import Group
-from seq2split.split.routing import Route, follow, plan_routes
+from seq2split.split.routing import Route, carry, plan_routes
 
 if TYPE_CHECKING:
     from seq2split.split.model import SplitModel
@@ -99,7 +99,7 @@ class Step:
         """The outputs of a part in the order of the batch."""
         rows = [group.rows for group in self.groups[name]]
         (route,) = plan_routes(rows, [np.arange(self._rows)], [self._rows])
-        return follow(route, self._outputs[name])
+        return carry(route, self._outputs[name])
 
     def _run(self, name: str, wanted: str, task: Callable[[PartGraph, int], Any]) -> list:
         """The results of a task for the part graph and the index of each group of a part."""
@@ -125,13 +125,13 @@ class Step:
         group, like = self.groups[name][index], None
         if self._model.is_compiled:
             like = self._model.handed_over(name, read, group.length, group.memory)
-        return follow(self._route(read, name)[index], self._outputs[read], like=like)
+        return carry(self._route(read, name)[index], self._outputs[read], like=like)
 
     def _outputs_ct(self, name: str, index: int) -> Nest:
         """The cotangents of one group's outputs, from all groups of all parts that read them."""
         outputs = self._outputs[name][index]
         delivered = [
-            follow(self._route(consumer, name)[index], [ct[position] for ct in self._inputs_ct[consumer]], like=outputs)
+            carry(self._route(consumer, name)[index], [ct[position] for ct in self._inputs_ct[consumer]], like=outputs)
             for consumer, position in self._wiring.consumers(name)
         ]
         flat = zip(*map(tf.nest.flatten, delivered), strict=True)

@@ -11,7 +11,7 @@ import keras
 from seq2split.buckets import Buckets
 from seq2split.config.settings import Config, ModelConfig
 from seq2split.corpus.vocabulary import Vocabulary
-from seq2split.models import Decoder, Encoder, Rates, TransformerDecoder, TransformerEncoder
+from seq2split.models import DropoutRates, RecurrentDecoder, RecurrentEncoder, TransformerDecoder, TransformerEncoder
 
 
 def make_layers(
@@ -72,8 +72,8 @@ def _shared(settings: ModelConfig, encoders: Mapping[str, keras.Layer]) -> keras
     return next(iter(encoders.values())).embeddings if settings.shared_embeddings and encoders else None
 
 
-def _recurrent_encoder(settings: ModelConfig, vocabulary: Vocabulary, _buckets: Buckets, **options) -> Encoder:
-    return Encoder(
+def _recurrent_encoder(settings: ModelConfig, vocabulary: Vocabulary, _buckets: Buckets, **options) -> RecurrentEncoder:
+    return RecurrentEncoder(
         vocabulary.size,
         settings.embedding,
         settings.units,
@@ -87,8 +87,8 @@ def _recurrent_encoder(settings: ModelConfig, vocabulary: Vocabulary, _buckets: 
 
 def _recurrent_decoder(
     settings: ModelConfig, vocabulary: Vocabulary, _buckets: Buckets, memories: list[int], **options
-) -> Decoder:
-    return Decoder(
+) -> RecurrentDecoder:
+    return RecurrentDecoder(
         vocabulary.size,
         memories,
         vocabulary.bos,
@@ -132,7 +132,7 @@ def _transformer(settings: ModelConfig, buckets: Buckets) -> dict:
         "norm": settings.norm,
         "positions": settings.positions,
         "longest": buckets.boundaries[-1],
-        "rates": Rates(settings.dropout, settings.attention_dropout, settings.activation_dropout),
+        "rates": DropoutRates(settings.dropout, settings.attention_dropout, settings.activation_dropout),
     }
 
 

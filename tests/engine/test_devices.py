@@ -14,9 +14,9 @@ PLACED = """
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
     )
     import seq2split as s2s
-    from seq2split.models import Decoder, Encoder
+    from seq2split.models import RecurrentDecoder, RecurrentEncoder
 
-    layers = Encoder(50, 4, 8, name="encoder", seed=1), Decoder(50, 8, 2, 4, 8, name="decoder", seed=1)
+    layers = RecurrentEncoder(50, 4, 8, name="encoder", seed=1), RecurrentDecoder(50, 8, 2, 4, 8, name="decoder", seed=1)
     batch = {"source": [[7, 8, 9], [5, 6, 7, 8, 9]], "target": [[7, 8, 3, 4, 3], [5, 3]]}
 
     def model(*devices):

@@ -15,7 +15,7 @@ from partition_subjects import floats, integers
 
 from seq2split.buckets import Buckets
 from seq2split.engine.part import Part
-from seq2split.models import Decoder, Encoder
+from seq2split.models import RecurrentDecoder, RecurrentEncoder
 from seq2split.split.model import Node, SplitModel
 from seq2split.split.routing import Sequences
 
@@ -48,8 +48,8 @@ APART = """
 @pytest.fixture(scope="module")
 def model():
     options = {"dropout": 0.3, "seed": 1}
-    encoder = Part(Encoder(SOURCE, 4, 6, name="encoder", **options))
-    decoder = Part(Decoder(TARGET, 6, 2, 4, 6, name="decoder", **options))
+    encoder = Part(RecurrentEncoder(SOURCE, 4, 6, name="encoder", **options))
+    decoder = Part(RecurrentDecoder(TARGET, 6, 2, 4, 6, name="decoder", **options))
     buckets = Buckets(LENGTHS)
     model = SplitModel([Node(encoder, ["source"], buckets), Node(decoder, ["encoder", "target"], buckets)])
     model.build(progress=False)

@@ -20,7 +20,7 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
             ["save_policies.py", "--rows", "4", "--time", "3", "--rounds", "1"],
             ["LSTM, 4 x 3", "Transformer", "products"],
         ),
-        (["compilation.py", "--quick", "--rounds", "1"], ["split, no XLA", "joint pairs, XLA", "memory_buckets=2"]),
+        (["compilation.py", "--quick", "--rounds", "1"], ["split, no XLA", "joint pairs, XLA", "context_buckets=2"]),
     ],
     ids=["training_apart", "save_policies", "compilation"],
 )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import seq2split as s2s
-from seq2split.models import Decoder, Encoder, TransformerDecoder, TransformerEncoder
+from seq2split.models import RecurrentDecoder, RecurrentEncoder, TransformerDecoder, TransformerEncoder
 from seq2split.split.routing import Sequences
 
 sys.path.append(str(Path(__file__).parents[2] / "experiments"))
@@ -38,8 +38,10 @@ def heads_of(weights):
 
 
 def recurrent(bidirectional=False, layers=1, **options):
-    encoder = Encoder(SOURCES, EMBEDDING, UNITS, layers=layers, bidirectional=bidirectional, name="encoder")
-    return encoder, Decoder(TARGETS, UNITS, BOS, units=UNITS, name="decoder", **{"embedding": EMBEDDING, **options})
+    encoder = RecurrentEncoder(SOURCES, EMBEDDING, UNITS, layers=layers, bidirectional=bidirectional, name="encoder")
+    return encoder, RecurrentDecoder(
+        TARGETS, UNITS, BOS, units=UNITS, name="decoder", **{"embedding": EMBEDDING, **options}
+    )
 
 
 def transformer(**options):

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from seq2split.layers import GRU, LSTM, Bahdanau, Luong, projected_cross_entropy
+from seq2split.layers import GRU, LSTM, BahdanauAttention, LuongAttention, projected_cross_entropy
 from seq2split.layers.dropout import dropout
 from seq2split.layers.products import widened
 
 CELLS = {"lstm": (LSTM, keras.layers.LSTM, {}), "gru": (GRU, keras.layers.GRU, {"reset_after": True})}
-ATTENTIONS = {"luong": Luong, "bahdanau": Bahdanau}
+ATTENTIONS = {"luong": LuongAttention, "bahdanau": BahdanauAttention}
 TIME, ROWS, FEATURES, UNITS = 5, 6, 4, 3
 LENGTHS = np.array([5, 3, 0, 1, 4, 2], np.int32)
 FLOATS = ["float16", "bfloat16", "float32", "float64", "mixed_float16", "mixed_bfloat16"]

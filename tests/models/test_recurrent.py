@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 import seq2split as s2s
-from seq2split.models import Decoder, Encoded, Encoder
+from seq2split.models import Encoded, RecurrentDecoder, RecurrentEncoder
 from seq2split.split.routing import Sequences
 
 SOURCES, TARGETS, BOS = 11, 9, 2
@@ -42,11 +42,11 @@ def randomize(layer):
 
 
 def make_encoder(dtype="float64", embedding=3, **options):
-    return randomize(Encoder(SOURCES, embedding, MEMORY, dtype=dtype, **options))
+    return randomize(RecurrentEncoder(SOURCES, embedding, MEMORY, dtype=dtype, **options))
 
 
 def make_decoder(dtype="float64", embedding=UNITS, **options):
-    return randomize(Decoder(TARGETS, MEMORY, BOS, embedding, UNITS, dtype=dtype, **options))
+    return randomize(RecurrentDecoder(TARGETS, MEMORY, BOS, embedding, UNITS, dtype=dtype, **options))
 
 
 def copy_weights(source, target):
@@ -82,7 +82,7 @@ def gradients_of(layer, loss_of):
     return loss, {name: tf.convert_to_tensor(each).numpy() for name, each in zip(names, found, strict=True)}
 
 
-# Encoder
+# RecurrentEncoder
 
 
 @every_encoder
@@ -133,16 +133,24 @@ def test_summary_is_the_memory_at_the_ends(options):
 
 def test_odd_units_cannot_be_halved():
     with pytest.raises(ValueError, match=r"units = 5 cannot be halved.*make it even"):
-        Encoder(SOURCES, 3, 5)
-    assert Encoder(SOURCES, 3, 5, bidirectional=False)(SOURCE).summary.shape == (4, 5)
+        RecurrentEncoder(SOURCES, 3, 5)
+    assert RecurrentEncoder(SOURCES, 3, 5, bidirectional=False)(SOURCE).summary.shape == (4, 5)
 
 
 @pytest.mark.parametrize(
     ("make", "options", "message"),
     [
-        (lambda **options: Encoder(SOURCES, 3, MEMORY, **options), {"cell": "rnn"}, "Encoder: cell is 'rnn'"),
-        (lambda **options: Decoder(TARGETS, MEMORY, BOS, **options), {"cell": "LSTM"}, "did you mean 'lstm'"),
-        (lambda **options: Decoder(TARGETS, MEMORY, BOS, **options), {"attention": "dot"}, "one of luong, bahdanau"),
+        (
+            lambda **options: RecurrentEncoder(SOURCES, 3, MEMORY, **options),
+            {"cell": "rnn"},
+            "RecurrentEncoder: cell is 'rnn'",
+        ),
+        (lambda **options: RecurrentDecoder(TARGETS, MEMORY, BOS, **options), {"cell": "LSTM"}, "did you mean 'lstm'"),
+        (
+            lambda **options: RecurrentDecoder(TARGETS, MEMORY, BOS, **options),
+            {"attention": "dot"},
+            "one of luong, bahdanau",
+        ),
     ],
 )
 def test_unknown_words(make, options, message):
@@ -150,7 +158,7 @@ def test_unknown_words(make, options, message):
         make(**options)
 
 
-# Decoder
+# RecurrentDecoder
 
 
 @every_decoder
@@ -252,7 +260,7 @@ def test_tied_embeddings_are_the_projection(attention):
 
 def test_tied_embeddings_need_the_size_of_the_features():
     with pytest.raises(ValueError, match=r"embedding = 3 differs from units = 4; make them equal"):
-        Decoder(TARGETS, MEMORY, BOS, 3, UNITS, tied_embeddings=True)
+        RecurrentDecoder(TARGETS, MEMORY, BOS, 3, UNITS, tied_embeddings=True)
 
 
 def test_label_smoothing_is_for_training():
@@ -325,9 +333,11 @@ def test_seed_fixes_the_dropout(name):
 def test_variables_are_named_after_their_layer(dropout):
     """Two encoders of one model share no path."""
     layers = [
-        Encoder(SOURCES, 3, MEMORY, layers=2, dropout=dropout, name="first"),
-        Encoder(SOURCES, 3, MEMORY, layers=2, dropout=dropout, name="second"),
-        Decoder(TARGETS, MEMORY, BOS, 3, UNITS, layers=2, dropout=dropout, attention="bahdanau", name="decoder"),
+        RecurrentEncoder(SOURCES, 3, MEMORY, layers=2, dropout=dropout, name="first"),
+        RecurrentEncoder(SOURCES, 3, MEMORY, layers=2, dropout=dropout, name="second"),
+        RecurrentDecoder(
+            TARGETS, MEMORY, BOS, 3, UNITS, layers=2, dropout=dropout, attention="bahdanau", name="decoder"
+        ),
     ]
     paths = [variable.path for layer in layers for variable in layer.variables]
     assert len(paths) == len(set(paths))

@@ -12,8 +12,14 @@ import tensorflow as tf
 
 import seq2split as s2s
 from seq2split.buckets import pad_rows
-from seq2split.layers.multi_head_attention import Heads, Normalization, causal_mask, padding_mask, sinusoids
-from seq2split.models.transformer import Rates, TransformerDecoder, TransformerEncoder
+from seq2split.layers.multi_head_attention import (
+    LayerNormalization,
+    MultiHeadAttention,
+    causal_mask,
+    padding_mask,
+    sinusoids,
+)
+from seq2split.models.transformer import DropoutRates, TransformerDecoder, TransformerEncoder
 from seq2split.split.routing import Sequences
 
 BOS, PIECES, UNITS = 2, 9, 8
@@ -29,7 +35,7 @@ SUBJECTS = [
 every_subject = pytest.mark.parametrize("options", SUBJECTS, ids=lambda options: "-".join(map(str, options.values())))
 
 
-def make_layers(options, dtype="float64", rates=Rates(), label_smoothing=0.0, layers=2):  # noqa: B008 it is immutable
+def make_layers(options, dtype="float64", rates=DropoutRates(), label_smoothing=0.0, layers=2):  # noqa: B008 it is immutable
     """The encoders and the decoder, with random weights."""
     keras.utils.set_random_seed(3)
     common = {"norm": options["norm"], "positions": options["positions"], "longest": 9, "dtype": dtype, "rates": rates}
@@ -303,13 +309,13 @@ def test_equals_numpy(options):
                 np.testing.assert_allclose(steps[place][memory][row, :length], weights[place], atol=1e-10)
 
 
-@pytest.mark.parametrize("dropped", Rates._fields)
+@pytest.mark.parametrize("dropped", DropoutRates._fields)
 @pytest.mark.parametrize(
     "options", SUBJECTS[:1] + SUBJECTS[4:], ids=lambda options: "-".join(map(str, options.values()))
 )
 def test_each_dropout_drops_its_own(options, dropped):
     """With a rate of nearly one nothing is left of what it is for, and of all else everything."""
-    encoders, decoder = make_layers(options, rates=Rates(**{dropped: 1 - 1e-9}))
+    encoders, decoder = make_layers(options, rates=DropoutRates(**{dropped: 1 - 1e-9}))
     batch, sides = make_batch(), ["source", "source2"][: len(encoders)]
     encoded = encode(encoders, batch, training=True)
     _, found = decoder(*encoded, batch["target"], training=True)
@@ -321,7 +327,7 @@ def test_each_dropout_drops_its_own(options, dropped):
 def test_dropout_is_the_same_in_both_passes_and_other_in_each_place():
     """A split step with dropout equals a joint one of the same groups; it moves the loss."""
     options = SUBJECTS[1]
-    rates = Rates(0.3, 0.2, 0.1)
+    rates = DropoutRates(0.3, 0.2, 0.1)
     encoders, decoder = make_layers(options, rates=rates)
     batch = make_batch(slice(0, 1))
     model = make_model(encoders, decoder, (4,), (3,))
@@ -360,7 +366,7 @@ def test_label_smoothing_is_for_training():
 
 def test_normalization_equals_keras():
     rng = np.random.default_rng(0)
-    ours, theirs = Normalization(dtype="float64"), keras.layers.LayerNormalization(epsilon=1e-6, dtype="float64")
+    ours, theirs = LayerNormalization(dtype="float64"), keras.layers.LayerNormalization(epsilon=1e-6, dtype="float64")
     values, weights = (tf.constant(rng.normal(size=[3, 4, 5])) for _ in range(2))
     results = []
     for layer in (ours, theirs):
@@ -380,7 +386,7 @@ def test_normalization_equals_keras():
 def test_heads_equal_keras(memory):
     """With the same weights, masks included."""
     rng = np.random.default_rng(1)
-    ours = Heads(8, 2, memory, dtype="float64")
+    ours = MultiHeadAttention(8, 2, memory, dtype="float64")
     ours.build((None, None, 8))
     theirs = keras.layers.MultiHeadAttention(2, 4, dtype="float64")
     theirs.build((None, 3, 8), (None, 5, memory or 8))

@@ -13,7 +13,7 @@ import tensorflow as tf
 import seq2split as s2s
 from seq2split.buckets import pad_rows
 from seq2split.config.settings import SearchConfig
-from seq2split.models import Decoder, Encoder
+from seq2split.models import RecurrentDecoder, RecurrentEncoder
 from seq2split.search.beam import BeamSearch, bounds, check
 from seq2split.split.routing import Sequences
 
@@ -35,8 +35,8 @@ class Subject:
 
     def __init__(self, vocabulary=4, limit=4, cell="lstm", attention="luong", sources=1, layers=1, seed=8, bias=3.0):
         keras.utils.set_random_seed(11)
-        self.encoders = [Encoder(SOURCES, 3, 6, cell=cell, name=f"encoder{at}") for at in range(sources)]
-        self.decoder = Decoder(vocabulary, [6] * sources, BOS, 4, 6, layers, cell=cell, attention=attention)
+        self.encoders = [RecurrentEncoder(SOURCES, 3, 6, cell=cell, name=f"encoder{at}") for at in range(sources)]
+        self.decoder = RecurrentDecoder(vocabulary, [6] * sources, BOS, 4, 6, layers, cell=cell, attention=attention)
         rng = np.random.default_rng(seed)
         for layer in (*self.encoders, self.decoder):
             for variable in layer.trainable_variables:

@@ -12,7 +12,7 @@ import test_model as models
 from test_model import MIXED, POSITIONS, TARGETS, TRIPLES, assert_close, make_batch, take
 
 import seq2split as s2s
-from seq2split.split.context_lengths import Memory
+from seq2split.split.context_lengths import ContextLengths
 from seq2split.split.wiring import Wiring
 
 LENGTHS = (2, 4, 6)
@@ -60,7 +60,7 @@ def test_what_is_read_has_the_memory_length():
 
 
 def test_more_memory_buckets_cost_compilations_for_less_padding():
-    compiled, joint = grid(memory_buckets=2)
+    compiled, joint = grid(context_buckets=2)
     check(compiled, joint, ALL_PAIRS)
     decoders = {("decoder", length, memory) for length in LENGTHS for memory in (2, 6)}
     assert compiled.graphs.keys() == {("encoder", length) for length in LENGTHS} | decoders
@@ -96,11 +96,11 @@ DAGS = [
 ]
 
 
-@pytest.mark.parametrize(("make", "memory_buckets", "most"), DAGS)
-def test_dag_equals_joint(make, memory_buckets, most):
+@pytest.mark.parametrize(("make", "context_buckets", "most"), DAGS)
+def test_dag_equals_joint(make, context_buckets, most):
     nodes, fn, layers, _ = make()
     variables = {name: getattr(layer, "trainable_variables", layer) for name, layer in layers.items()}
-    dag = s2s.SplitModel(nodes, jit_compile=True, rows=4, memory_buckets=memory_buckets)
+    dag = s2s.SplitModel(nodes, jit_compile=True, rows=4, context_buckets=context_buckets)
     expected = models.Joint(fn, variables)(models.dag_batch().values(), sum(target for *_, target in TRIPLES))
     found = dag.loss_and_gradients(models.dag_batch())
     assert_close(found, (dict(zip(found[0], expected[0], strict=True)), expected[1]))
@@ -111,7 +111,7 @@ def test_dag_equals_joint(make, memory_buckets, most):
 
 
 def test_build_builds_all():
-    compiled, _ = grid(memory_buckets=3)
+    compiled, _ = grid(context_buckets=3)
     compiled.build(progress=False)
     assert (len(compiled.graphs), compiled.compilations) == (3 + 3 * 3, 0)
     traces = compiled.traces
@@ -134,7 +134,7 @@ def plan(count):
         node("second", ["first", "two"], [1, 3]),
         node("last", ["second", "bridge", "first", "target"], [5]),
     ]
-    return Memory(Wiring(nodes), count)
+    return ContextLengths(Wiring(nodes), count)
 
 
 @pytest.mark.parametrize(
@@ -180,15 +180,15 @@ def test_memories_of_rows():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rows": 4}, "rows = 4 and memory_buckets = 1.*give jit_compile=True"),
-        ({"memory_buckets": 2}, "memory_buckets = 2.*give jit_compile=True"),
+        ({"rows": 4}, "rows = 4 and context_buckets = 1.*give jit_compile=True"),
+        ({"context_buckets": 2}, "context_buckets = 2.*give jit_compile=True"),
         ({"jit_compile": True}, "rows = None.*give it as rows=32"),
         ({"jit_compile": True, "rows": 0}, "rows = 0.*give it as rows=32"),
         ({"jit_compile": True, "rows": 4, "row_multiple": 2}, "row_multiple = 2.*leave row_multiple out"),
-        ({"jit_compile": True, "rows": 4, "memory_buckets": 0}, "memory_buckets = 0; expected 1 or more"),
+        ({"jit_compile": True, "rows": 4, "context_buckets": 0}, "context_buckets = 0; expected 1 or more"),
         (
-            {"jit_compile": True, "rows": 4, "memory_buckets": 4},
-            r"memory_buckets = 4, but part 'first'.*only 3 buckets: \[2, 4, 6\]. Give at most 3",
+            {"jit_compile": True, "rows": 4, "context_buckets": 4},
+            r"context_buckets = 4, but part 'first'.*only 3 buckets: \[2, 4, 6\]. Give at most 3",
         ),
     ],
 )

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import seq2split as s2s
-from seq2split.split.context_lengths import Memory
-from seq2split.split.grouping import Fixed, Shared
+from seq2split.split.context_lengths import ContextLengths
+from seq2split.split.grouping import FixedGrouping, FlexibleGrouping
 from seq2split.split.wiring import Wiring
 
 
@@ -29,7 +29,7 @@ def test_groups_are_shared_by_threads(rows, threads, multiple, expected):
     padded = np.repeat(list(rows), list(rows.values()))
     order = np.random.default_rng(1).permutation(len(padded))
     found = {}
-    for group in Shared(threads, multiple).groups("part", {"part": padded}, order):
+    for group in FlexibleGrouping(threads, multiple).groups("part", {"part": padded}, order):
         found.setdefault(group.length, []).append(group)
     assert {length: [len(group.rows) for group in groups] for length, groups in found.items()} == expected
     for length, groups in found.items():
@@ -44,7 +44,7 @@ def test_groups_have_a_fixed_number_of_rows():
         s2s.Node(s2s.Part(lambda _, y: y, name="decoder", variables=[]), ["encoder", "target"], s2s.Buckets([2, 4, 6])),
     ]
     padded = {"encoder": np.array([2] * 7 + [4] * 4), "decoder": np.array([2] * 9 + [6] * 2)}
-    groups = Fixed(5, Memory(Wiring(nodes), 2)).groups("decoder", padded, np.arange(11)[::-1])
+    groups = FixedGrouping(5, ContextLengths(Wiring(nodes), 2)).groups("decoder", padded, np.arange(11)[::-1])
     assert [(each.length, each.memory, each.size) for each in groups] == [
         (2, (2,), 5),
         (2, (2,), 5),

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 import seq2split as s2s
 from seq2split.buckets import pad_rows
-from seq2split.models import Decoder, Encoder
+from seq2split.models import RecurrentDecoder, RecurrentEncoder
 from seq2split.split import routing
 from seq2split.split.routing import Sequences
 from seq2split.split.step import Step
@@ -52,8 +52,8 @@ def randomize(variables):
 
 def make_layers(dtype="float64", *, cell="gru", attention="luong", bidirectional=False, layers=1, dropout=0.0):
     common = {"cell": cell, "layers": layers, "dropout": dropout, "dtype": dtype}
-    encoder = Encoder(SOURCES, 3, MEMORY, bidirectional=bidirectional, name="encoder", **common)
-    decoder = Decoder(TARGETS, MEMORY, BOS, 3, UNITS, attention=attention, name="decoder", **common)
+    encoder = RecurrentEncoder(SOURCES, 3, MEMORY, bidirectional=bidirectional, name="encoder", **common)
+    decoder = RecurrentDecoder(TARGETS, MEMORY, BOS, 3, UNITS, attention=attention, name="decoder", **common)
     randomize(encoder.trainable_variables + decoder.trainable_variables)
     return encoder, decoder
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seq2split.split import routing
-from seq2split.split.routing import Route, Sequences, follow, plan_routes, time_leaves
+from seq2split.split.routing import Route, Sequences, carry, plan_routes, time_leaves
 
 Pair = namedtuple("Pair", ["first", "second"])
 GARBAGE = 999.0  # what stands in the filler rows of a source group
@@ -119,7 +119,7 @@ def test_follow_equals_brute_force(grouping, name):
     groups = [group_nest(make, *each) for each in zip(sources, source_sizes, times, strict=True)]
     routes = plan_routes(sources, targets, target_sizes)
     for route, rows, size in zip(routes, targets, target_sizes, strict=True):
-        assert_nests_equal(follow(route, groups), brute_force(make, sources, rows, size, times))
+        assert_nests_equal(carry(route, groups), brute_force(make, sources, rows, size, times))
 
 
 @settings(deadline=None, max_examples=60)
@@ -129,10 +129,10 @@ def test_there_and_back_is_the_identity(grouping, name):
     sources, targets, source_sizes, target_sizes, times = grouping
     make = NESTS[name]
     groups = [group_nest(make, *each) for each in zip(sources, source_sizes, times, strict=True)]
-    there = [follow(route, groups) for route in plan_routes(sources, targets, target_sizes)]
+    there = [carry(route, groups) for route in plan_routes(sources, targets, target_sizes)]
     back = plan_routes(targets, sources, source_sizes)
     for route, rows, size, time, group in zip(back, sources, source_sizes, times, groups, strict=True):
-        found = follow(route, there, like=group)
+        found = carry(route, there, like=group)
         assert_nests_equal(found, group_nest(make, rows, size, time, filler=0.0, tensors=False))
         assert_nests_equal(cut_rows(found, len(rows)), cut_rows(group, len(rows)))
 
@@ -152,7 +152,7 @@ def test_routes_take_every_row_once(grouping):
 
 def test_targets_may_leave_rows_out():
     (route,) = plan_routes([np.array([3, 1]), np.array([0, 2])], [np.array([2, 3])], [2])
-    found = follow(route, [tf.constant([30.0, 10.0]), tf.constant([0.0, 20.0])])
+    found = carry(route, [tf.constant([30.0, 10.0]), tf.constant([0.0, 20.0])])
     np.testing.assert_array_equal(found, [20.0, 30.0])
 
 
@@ -162,7 +162,7 @@ def test_times_are_those_of_like(time):
     group = Sequences(tf.constant(values), tf.constant([3, 1]))
     like = Sequences(tf.zeros([5, time, 2], tf.float64), tf.constant([0] * 5))
     (route,) = plan_routes([np.array([0, 1])], [np.array([0, 1])], [2])
-    found = follow(route, [group], like=like)
+    found = carry(route, [group], like=like)
     expected = np.zeros([2, time, 2])
     expected[:, : min(3, time)] = values[:, :time]
     np.testing.assert_array_equal(found.values, expected)
@@ -172,13 +172,13 @@ def test_times_are_those_of_like(time):
 def test_only_the_groups_that_are_read_decide_the_time():
     groups = [Sequences(tf.ones([1, time]), tf.constant([1])) for time in (2, 7)]
     (route,) = plan_routes([np.array([0]), np.array([1])], [np.array([0])], [1])
-    assert follow(route, groups).values.shape == (1, 2)
+    assert carry(route, groups).values.shape == (1, 2)
 
 
 def test_none_in_every_group_stays_none():
     groups = [Sequences(tf.ones([1, 2]), None), Sequences(tf.ones([1, 3]), None)]
     (route,) = plan_routes([np.array([0]), np.array([1])], [np.array([1, 0])], [2])
-    found = follow(route, groups)
+    found = carry(route, groups)
     assert found.lengths is None
     np.testing.assert_array_equal(found.values, [[1, 1, 1], [1, 1, 0]])
 
@@ -187,7 +187,7 @@ def test_none_of_all_values_stays_none():
     """A cotangent may be None where the outputs, given as `like`, have values."""
     (route,) = plan_routes([np.array([0, 1])], [np.array([1, 0])], [4])
     like = Sequences(tf.ones([4, 2]), tf.zeros([4], tf.int32))
-    assert follow(route, [Sequences(None, None)], like=like) == Sequences(None, None)
+    assert carry(route, [Sequences(None, None)], like=like) == Sequences(None, None)
 
 
 def test_none_in_some_groups_counts_as_zeros():
@@ -195,7 +195,7 @@ def test_none_in_some_groups_counts_as_zeros():
     groups = [Sequences(None, None), Sequences(tf.ones([2, 3]), None)]
     (route,) = plan_routes([np.array([0]), np.array([1, 2])], [np.array([2, 0, 1])], [4])
     like = Sequences(tf.ones([4, 2]), tf.zeros([4], tf.int32))
-    found = follow(route, groups, like=like)
+    found = carry(route, groups, like=like)
     np.testing.assert_array_equal(found.values, [[1, 1], [0, 0], [1, 1], [0, 0]])
     assert found.lengths is None
 
@@ -204,7 +204,7 @@ def test_none_in_some_groups_counts_as_zeros():
 def test_dtypes_are_kept(dtype):
     groups = [tf.cast([[1, 0], [0, 1]], dtype), tf.cast([[1, 1]], dtype)]
     (route,) = plan_routes([np.array([2, 0]), np.array([1])], [np.array([0, 1, 2])], [4])
-    found = follow(route, groups)
+    found = carry(route, groups)
     assert found.dtype == dtype
     np.testing.assert_array_equal(tf.cast(found, tf.int32), [[0, 1], [1, 1], [1, 0], [0, 0]])
 
@@ -213,7 +213,7 @@ def test_one_group_on_either_side_is_passed_through_untouched():
     nest = {"memory": Sequences(tf.ones([3, 2, 4]), tf.constant([2, 1, 0])), "summary": (tf.ones([3, 4]), None)}
     rows = np.array([2, 0, 1])
     (route,) = plan_routes([rows], [rows], [3])
-    found = follow(route, [nest])
+    found = carry(route, [nest])
     tf.nest.assert_same_structure(found, nest)
     assert all(new is old for new, old in zip(tf.nest.flatten(found), tf.nest.flatten(nest), strict=True))
 
@@ -250,13 +250,13 @@ def test_rows_side_by_side_are_a_slice(monkeypatch):
     values = [tf.constant(rows) for rows in sources]
     routes = plan_routes(sources, targets, [4, 3])
     assert all(route.order is None for route in routes)
-    np.testing.assert_array_equal(follow(routes[0], values), [0, 5, 3, 0])
-    np.testing.assert_array_equal(follow(routes[1], values), [1, 2, 4])
+    np.testing.assert_array_equal(carry(routes[0], values), [0, 5, 3, 0])
+    np.testing.assert_array_equal(carry(routes[1], values), [1, 2, 4])
     back = plan_routes(targets, sources, [4, 2])
     assert all(route.order is None for route in back)
-    carried = [follow(route, values) for route in routes]
+    carried = [carry(route, values) for route in routes]
     for route, rows in zip(back, sources, strict=True):
-        np.testing.assert_array_equal(follow(route, carried), rows)
+        np.testing.assert_array_equal(carry(route, carried), rows)
 
 
 def test_a_row_dimension_alone_is_not_time():
@@ -264,7 +264,7 @@ def test_a_row_dimension_alone_is_not_time():
     groups = [(Sequences(tf.ones([1, 2, 3]), tf.constant([2])), tf.ones([1, 9])) for _ in range(2)]
     (route,) = plan_routes([np.array([0]), np.array([1])], [np.array([0, 1])], [2])
     like = (Sequences(tf.ones([2, 5, 3]), tf.constant([2, 2])), tf.ones([2, 4]))
-    sequences, other = follow(route, groups, like=like)
+    sequences, other = carry(route, groups, like=like)
     assert sequences.values.shape == (2, 5, 3)
     assert other.shape == (2, 9)
 
@@ -287,5 +287,5 @@ def test_time_leaves(structure, expected):
 def test_route_is_planned_once_for_all_leaves():
     (route,) = plan_routes([np.array([1, 0])], [np.array([0, 1])], [2])
     assert isinstance(route, Route)
-    np.testing.assert_array_equal(follow(route, [tf.constant([1, 0])]), [0, 1])
-    np.testing.assert_array_equal(follow(route, [tf.constant([[5.0], [4.0]])]), [[4.0], [5.0]])
+    np.testing.assert_array_equal(carry(route, [tf.constant([1, 0])]), [0, 1])
+    np.testing.assert_array_equal(carry(route, [tf.constant([[5.0], [4.0]])]), [[4.0], [5.0]])

@@ -9,7 +9,7 @@ import tensorflow as tf
 import seq2split as s2s
 from seq2split.buckets import pad_rows
 from seq2split.corpus.batches import Batch
-from seq2split.models import Decoder, Encoder
+from seq2split.models import RecurrentDecoder, RecurrentEncoder
 from seq2split.split.routing import Sequences
 from seq2split.training.accumulation import loss_and_gradients
 
@@ -18,8 +18,8 @@ ROWS = {"source": [[5, 6], [7], [8, 5, 6], [4]], "target": [[5, 6, 3], [3], [7, 
 
 @pytest.fixture(scope="module")
 def model():
-    encoder = Encoder(9, 3, 4, dtype="float64", name="encoder")
-    decoder = Decoder(9, 4, 2, 3, 4, dtype="float64", name="decoder")
+    encoder = RecurrentEncoder(9, 3, 4, dtype="float64", name="encoder")
+    decoder = RecurrentDecoder(9, 4, 2, 3, 4, dtype="float64", name="decoder")
     nodes = [
         s2s.Node(s2s.Part(encoder), ["source"], s2s.Buckets([3])),
         s2s.Node(s2s.Part(decoder), ["encoder", "target"], s2s.Buckets([4])),

@@ -9,7 +9,7 @@ import tensorflow as tf
 from corpora import configure, write_experiment
 
 from seq2split.buckets import OverlongError
-from seq2split.models import Decoder, Encoded
+from seq2split.models import Encoded, RecurrentDecoder
 from seq2split.split.routing import Sequences
 from seq2split.training.trainer import Trainer
 from seq2split.translation.alignment import Alignment, align
@@ -21,7 +21,7 @@ LENGTHS = [3, 2]
 def test_the_decoder_reads_with_these_weights(attention):
     """Applied to the memories they give the contexts from which the loss is computed."""
     keras.utils.set_random_seed(1)
-    decoder = Decoder(9, [4, 6], 2, 5, 5, attention=attention, dtype="float64")
+    decoder = RecurrentDecoder(9, [4, 6], 2, 5, 5, attention=attention, dtype="float64")
     memories = [Sequences(tf.random.normal([2, 3, size], dtype="float64"), tf.constant(LENGTHS)) for size in (4, 6)]
     encoded = [Encoded(memory, memory.values[:, 0]) for memory in memories]
     target = Sequences(tf.constant([[5, 6, 3], [7, 3, 0]]), tf.constant([3, 2]))

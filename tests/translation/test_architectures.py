@@ -9,7 +9,7 @@ from corpora import configure, write_experiment
 
 from seq2split.buckets import pad_rows
 from seq2split.config.settings import ConfigError, SearchConfig
-from seq2split.models import Decoder, Encoder, TransformerDecoder, TransformerEncoder
+from seq2split.models import RecurrentDecoder, RecurrentEncoder, TransformerDecoder, TransformerEncoder
 from seq2split.split.routing import Sequences
 from seq2split.training.trainer import Trainer
 from seq2split.translation.translator import Translator
@@ -22,7 +22,7 @@ TRANSFORMER = {
     "model__activation_dropout": 0.1,
 }
 ARCHITECTURES = {
-    "recurrent": ({}, Encoder, Decoder),
+    "recurrent": ({}, RecurrentEncoder, RecurrentDecoder),
     "transformer": (TRANSFORMER, TransformerEncoder, TransformerDecoder),
 }
 LINES = ["a b c", "d", "", "h g f e"]

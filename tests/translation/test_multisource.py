@@ -15,7 +15,7 @@ from seq2split.buckets import pad_rows
 from seq2split.cli import main
 from seq2split.config.settings import ConfigError, load
 from seq2split.corpus.vocabulary import read_lines
-from seq2split.models import Decoder, Encoder
+from seq2split.models import RecurrentDecoder, RecurrentEncoder
 from seq2split.split.routing import Sequences
 from seq2split.training.trainer import Trainer
 from seq2split.translation.translator import Translator
@@ -28,8 +28,10 @@ BUCKETS = {"source": (2, 4), "source2": (2, 3, 5), "target": (2, 4)}
 
 def make_layers(attention):
     keras.utils.set_random_seed(4)
-    encoders = [Encoder(PIECES, 3, units, dtype="float64", name=name) for name, units in (("one", 4), ("two", 6))]
-    decoder = Decoder(PIECES, [4, 6], BOS, 5, 5, attention=attention, dtype="float64", name="decoder")
+    encoders = [
+        RecurrentEncoder(PIECES, 3, units, dtype="float64", name=name) for name, units in (("one", 4), ("two", 6))
+    ]
+    decoder = RecurrentDecoder(PIECES, [4, 6], BOS, 5, 5, attention=attention, dtype="float64", name="decoder")
     return encoders, decoder
 
 
