@@ -36,7 +36,7 @@ from efficiency.workloads import SIDES
 import seq2split as s2s
 from seq2split.models import RecurrentDecoder, RecurrentEncoder
 from seq2split.split.gradients import add_up
-from seq2split.split.routing import Sequences
+from seq2split.split.sequences import Sequences
 
 BOS = 2
 MEMORIES = (1, 2, 3)

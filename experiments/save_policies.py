@@ -21,7 +21,7 @@ from efficiency.timing import seconds
 from seq2split.engine import policies
 from seq2split.engine.part import Part, PartGraph
 from seq2split.models import RecurrentEncoder
-from seq2split.split.routing import Sequences
+from seq2split.split.sequences import Sequences
 
 VOCABULARY, UNITS, HEADS, LAYERS = 8000, 256, 4, 2
 SHARES = (0.75, 0.5, 0.25)  # of what `needed` keeps, as budgets

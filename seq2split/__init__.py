@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from seq2split.engine.part import Part, PartGraph, Residuals
     from seq2split.engine.residuals import ResidualSpec
     from seq2split.split.model import SplitModel
-    from seq2split.split.routing import Sequences
+    from seq2split.split.sequences import Sequences
     from seq2split.split.wiring import Node
 
 __all__ = [

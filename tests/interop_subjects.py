@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from seq2split.split.routing import Sequences
+from seq2split.split.sequences import Sequences
 
 try:
     import keras_hub

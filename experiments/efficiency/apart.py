@@ -12,7 +12,7 @@ from efficiency.batches import one_row, padded
 from efficiency.setting import Setting
 from efficiency.subjects import Gradients, Model, Sharded, field_spec, gradients_of
 from seq2split.engine.graph_function import GraphFunction
-from seq2split.split.routing import Sequences
+from seq2split.split.sequences import Sequences
 
 _VIEWS = ("Identity", "IdentityN", "Reshape", "ExpandDims", "Squeeze", "StopGradient", "PreventGradient")
 _NOT_COMPUTED = ("Placeholder", "Const", "ReadVariableOp", "VarHandleOp", *_VIEWS)

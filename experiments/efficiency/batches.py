@@ -12,7 +12,7 @@ from efficiency.layouts import ROW_MULTIPLE
 from efficiency.workloads import SIDES
 from seq2split.buckets import batch_rows, pad_rows
 from seq2split.corpus.batches import ParallelCorpus
-from seq2split.split.routing import Sequences
+from seq2split.split.sequences import Sequences
 
 Batch = dict[str, Sequences]
 Shard = tuple[np.ndarray, int, int]

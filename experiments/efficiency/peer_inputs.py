@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from seq2split.split.routing import Sequences
+    from seq2split.split.sequences import Sequences
 
 Batch = Mapping[str, "Sequences"]
 MASKED = -1e9

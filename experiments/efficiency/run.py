@@ -28,7 +28,7 @@ from efficiency.setting import Setting
 from efficiency.subjects import LEARNING_RATE, Split
 from efficiency.timing import Work, seconds, speeds
 from efficiency.workloads import BOS, SIDES
-from seq2split.split.routing import Sequences
+from seq2split.split.sequences import Sequences
 
 
 def run(plan: Plan, json: Path | None, plot: Path | None) -> None:

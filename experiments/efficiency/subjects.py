@@ -20,7 +20,7 @@ from efficiency.looped import loop
 from efficiency.setting import Lengths, Pair, Setting
 from seq2split.config.settings import OptimizerConfig
 from seq2split.split.gradients import add_up
-from seq2split.split.routing import Sequences
+from seq2split.split.sequences import Sequences
 from seq2split.training.optimizers import Updater
 
 LEARNING_RATE = 1e-4

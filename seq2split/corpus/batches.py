@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from seq2split.buckets import Buckets, batch_rows
-from seq2split.split.routing import Sequences
+from seq2split.split.sequences import Sequences
 
 
 @dataclass(frozen=True)

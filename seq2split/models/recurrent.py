@@ -28,7 +28,7 @@ from seq2split.layers.dropout import chosen_seed, dropout
 from seq2split.layers.embeddings import own_or_shared
 from seq2split.layers.recurrent import State
 from seq2split.layers.weights import add_weight
-from seq2split.split.routing import Sequences
+from seq2split.split.sequences import Sequences
 
 CELLS = {"lstm": LSTM, "gru": GRU}
 ATTENTIONS = {"luong": LuongAttention, "bahdanau": BahdanauAttention}

@@ -20,7 +20,7 @@ from seq2split.layers.embeddings import Positions, own_or_shared
 from seq2split.layers.multi_head_attention import KeysValues, LayerNormalization, causal_mask, padding_mask
 from seq2split.layers.transformer_layer import DropoutMasks, DropoutRates, TransformerLayer
 from seq2split.layers.weights import add_weight
-from seq2split.split.routing import Sequences
+from seq2split.split.sequences import Sequences
 
 _unconverted = tf.autograph.experimental.do_not_convert
 

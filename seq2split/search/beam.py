@@ -29,7 +29,7 @@ from seq2split.config.settings import SearchConfig
 from seq2split.engine.part import Part, PartGraph
 from seq2split.models import RecurrentDecoder
 from seq2split.split.model import SplitModel
-from seq2split.split.routing import Sequences
+from seq2split.split.sequences import Sequences
 
 Nest = Any
 _unconverted = tf.autograph.experimental.do_not_convert

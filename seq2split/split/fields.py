@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from seq2split.buckets import pad_rows
 from seq2split.split.grouping import Group
-from seq2split.split.routing import Sequences
+from seq2split.split.sequences import Sequences
 
 Batch = Mapping[str, Any]
 

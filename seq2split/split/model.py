@@ -22,7 +22,8 @@ from seq2split.engine.signature import describe
 from seq2split.split.context_lengths import ContextLengths
 from seq2split.split.fields import Batch
 from seq2split.split.grouping import FixedGrouping, FlexibleGrouping, Group
-from seq2split.split.routing import Sequences, time_leaves
+from seq2split.split.routing import time_leaves
+from seq2split.split.sequences import Sequences
 from seq2split.split.step import Step
 from seq2split.split.threads import Workers
 from seq2split.split.wiring import Node, Wiring

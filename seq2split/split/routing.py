@@ -13,27 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from seq2split.split.sequences import Sequences
+
 Nest = Any
-
-
-class Sequences(NamedTuple):
-    """Rows of different lengths, padded to one.
-
-    Part outputs and batch fields that have a time axis are wrapped in it; everything else that crosses between parts
-    has one entry for each row.
-
-    Attributes:
-        values: `[rows, time, ...]`.
-        lengths: `[rows]`, integers: positions from there on are padding.
-    """
-
-    values: Any
-    lengths: Any
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from seq2split.corpus.batches import ParallelCorpus
 from seq2split.runs.directory import admit
-from seq2split.split.routing import Sequences
+from seq2split.split.sequences import Sequences
 from seq2split.translation.translator import Translator
 
 

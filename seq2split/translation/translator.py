@@ -21,7 +21,7 @@ from seq2split.runs.checkpoints import read_checkpoint, variables_of
 from seq2split.runs.directory import RunDirectory, admit
 from seq2split.search.beam import BeamSearch, Hypothesis, check
 from seq2split.split.model import SplitModel
-from seq2split.split.routing import Sequences
+from seq2split.split.sequences import Sequences
 from seq2split.split.wiring import Node
 from seq2split.translation.architectures import make_layers
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from seq2split.buckets import Buckets
 from seq2split.corpus.batches import Batch, BatchPlan, ParallelCorpus, stream
-from seq2split.split.routing import Sequences
+from seq2split.split.sequences import Sequences
 
 BUCKETS = {"source": Buckets([3, 6, 10]), "target": Buckets([2, 5, 12])}
 MODES = ("homogeneous", "mixed")

@@ -17,7 +17,7 @@ from seq2split.buckets import Buckets
 from seq2split.engine.part import Part
 from seq2split.models import RecurrentDecoder, RecurrentEncoder
 from seq2split.split.model import Node, SplitModel
-from seq2split.split.routing import Sequences
+from seq2split.split.sequences import Sequences
 
 SOURCE, TARGET, LENGTHS = 7, 6, (3, 5)
 

@@ -12,7 +12,7 @@ import pytest
 
 import seq2split as s2s
 from seq2split.models import RecurrentDecoder, RecurrentEncoder, TransformerDecoder, TransformerEncoder
-from seq2split.split.routing import Sequences
+from seq2split.split.sequences import Sequences
 
 sys.path.append(str(Path(__file__).parents[2] / "experiments"))
 from efficiency import peers

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 import seq2split as s2s
 from seq2split.models import Encoded, RecurrentDecoder, RecurrentEncoder
-from seq2split.split.routing import Sequences
+from seq2split.split.sequences import Sequences
 
 SOURCES, TARGETS, BOS = 11, 9, 2
 MEMORY, UNITS = 6, 4

@@ -20,7 +20,7 @@ from seq2split.layers.multi_head_attention import (
     sinusoids,
 )
 from seq2split.models.transformer import DropoutRates, TransformerDecoder, TransformerEncoder
-from seq2split.split.routing import Sequences
+from seq2split.split.sequences import Sequences
 
 BOS, PIECES, UNITS = 2, 9, 8
 LENGTHS = {"source": (4, 1, 3, 2, 4), "target": (3, 2, 4, 1, 4)}

@@ -15,7 +15,7 @@ from seq2split.buckets import pad_rows
 from seq2split.config.settings import SearchConfig
 from seq2split.models import RecurrentDecoder, RecurrentEncoder
 from seq2split.search.beam import BeamSearch, bounds, check
-from seq2split.split.routing import Sequences
+from seq2split.split.sequences import Sequences
 
 SOURCES, BOS, EOS = 7, 2, 3
 MODELS = [  # with seeds of weights by which some translations end, and many differ

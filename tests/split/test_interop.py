@@ -19,7 +19,7 @@ from partition_trials import bookkeeping, operations, values
 import seq2split as s2s
 from seq2split.buckets import pad_rows
 from seq2split.split.gradients import add_up
-from seq2split.split.routing import Sequences
+from seq2split.split.sequences import Sequences
 
 # T5 is told its masks by arguments, and warns that others don't reach its attention.
 pytestmark = pytest.mark.filterwarnings("ignore:.*T5MultiHeadAttention.* was passed an input with a mask")

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seq2split.split import routing
-from seq2split.split.routing import Route, Sequences, carry, plan_routes, time_leaves
+from seq2split.split.routing import Route, carry, plan_routes, time_leaves
+from seq2split.split.sequences import Sequences
 
 Pair = namedtuple("Pair", ["first", "second"])
 GARBAGE = 999.0  # what stands in the filler rows of a source group

@@ -10,7 +10,7 @@ import seq2split as s2s
 from seq2split.buckets import pad_rows
 from seq2split.corpus.batches import Batch
 from seq2split.models import RecurrentDecoder, RecurrentEncoder
-from seq2split.split.routing import Sequences
+from seq2split.split.sequences import Sequences
 from seq2split.training.accumulation import loss_and_gradients
 
 ROWS = {"source": [[5, 6], [7], [8, 5, 6], [4]], "target": [[5, 6, 3], [3], [7, 3], [8, 4, 7, 3]]}

@@ -10,7 +10,7 @@ from corpora import configure, write_experiment
 
 from seq2split.buckets import OverlongError
 from seq2split.models import Encoded, RecurrentDecoder
-from seq2split.split.routing import Sequences
+from seq2split.split.sequences import Sequences
 from seq2split.training.trainer import Trainer
 from seq2split.translation.alignment import Alignment, align
 

@@ -10,7 +10,7 @@ from corpora import configure, write_experiment
 from seq2split.buckets import pad_rows
 from seq2split.config.settings import ConfigError, SearchConfig
 from seq2split.models import RecurrentDecoder, RecurrentEncoder, TransformerDecoder, TransformerEncoder
-from seq2split.split.routing import Sequences
+from seq2split.split.sequences import Sequences
 from seq2split.training.trainer import Trainer
 from seq2split.translation.translator import Translator
 

@@ -16,7 +16,7 @@ from seq2split.cli import main
 from seq2split.config.settings import ConfigError, load
 from seq2split.corpus.vocabulary import read_lines
 from seq2split.models import RecurrentDecoder, RecurrentEncoder
-from seq2split.split.routing import Sequences
+from seq2split.split.sequences import Sequences
 from seq2split.training.trainer import Trainer
 from seq2split.translation.translator import Translator
 

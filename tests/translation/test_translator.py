@@ -14,7 +14,7 @@ from seq2split.buckets import OverlongError, pad_rows
 from seq2split.config.settings import SearchConfig
 from seq2split.runs.directory import RunDirectory, cut
 from seq2split.search.beam import BeamSearch
-from seq2split.split.routing import Sequences
+from seq2split.split.sequences import Sequences
 from seq2split.training.trainer import Trainer, prepare
 from seq2split.translation.evaluation import score
 from seq2split.translation.translator import Translator
