@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from seq2split.text import read_parallel
 
-DATA = Path(__file__).parent.parent / "data"
+from seq2split.corpus.vocabulary import read_parallel
+
+DATA = Path(__file__).parents[2] / "data"
 SUFFIXES = {"numbers": ("en", "de"), "repeat": ("source", "target")}
 SIZES = {
     "numbers": {"train": 11500, "valid": 500, "test": 500},
