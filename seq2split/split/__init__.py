@@ -1,7 +1,8 @@
 """Many parts and one batch: how parts are wired, rows grouped, outputs carried, and gradients summed."""
 
 from seq2split.split.model import SplitModel
+from seq2split.split.node import Node
+from seq2split.split.results import LossAndGradients, Losses
 from seq2split.split.sequences import Sequences
-from seq2split.split.wiring import Node
 
-__all__ = ["Node", "Sequences", "SplitModel"]
+__all__ = ["LossAndGradients", "Losses", "Node", "Sequences", "SplitModel"]

@@ -1,9 +1,9 @@
-"""At which lengths compiled part graphs read what other parts hand over.
+"""The padded lengths at which compiled part graphs read what other parts hand over.
 
-Internal to `model`. A part graph that XLA compiles has static shapes, also of what it reads of other parts: the outputs
-of another part are padded in time to one of a few *memory* boundaries, which are among that part's buckets. With one,
-its longest bucket, each part graph is compiled once; each further one saves padding and costs a compilation for each
-bucket of whoever reads it.
+A part graph that XLA compiles has static shapes, also of what it reads of other parts: the outputs of another part are
+padded in time to one of a few *context lengths*, which are among that part's buckets. With one, its longest bucket,
+each part graph is compiled once; each further one saves padding and costs a compilation for each bucket of whoever
+reads it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from seq2split.split.wiring import Wiring
 
 
 class ContextLengths:
-    """The memory boundaries of a model's parts.
+    """The context lengths of a model's parts.
 
-    What crosses between parts of one root (`Wiring`) stays in its bucket; the rest is padded to a boundary of the root.
+    What crosses between parts of one root (`Wiring`) stays in its bucket; the rest is padded to a context length of the
+    root.
 
     Args:
         wiring: The parts.
-        count: Memory boundaries of each part that another reads.
+        count: The number of context lengths of each part that another reads.
 
     Raises:
         ValueError: A part that another reads has fewer buckets than `count`.
@@ -32,20 +33,20 @@ class ContextLengths:
 
     def __init__(self, wiring: Wiring, count: int):
         self._wiring, self._roots = wiring, wiring.roots
-        read = {root for name in wiring.nodes for root in self._read_roots(name)}
-        self._boundaries = {root: self._thinned(root, count) for root in wiring.nodes if root in read}
+        read = {root for name in wiring.parts for root in self._read_roots(name)}
+        self._boundaries = {root: self._thinned(root, count) for root in wiring.parts if root in read}
         self._has_choice = count > 1
 
     def choices(self, name: str) -> list[tuple[int, ...]]:
-        """All memory boundaries that a part may read at: one for each other root; nothing where there is no choice."""
+        """Return all choices of context lengths of a part, one for each other root; nothing where there is no choice."""
         return list(product(*(self._boundaries[root].boundaries for root in self._chosen_roots(name))))
 
     def longest(self, name: str) -> tuple[int, ...]:
-        """The last of `choices`."""
+        """Return the longest of `choices`."""
         return self.choices(name)[-1]
 
     def of_rows(self, name: str, lengths: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The memory boundaries of each row of a batch.
+        """Return the context lengths of each row of a batch.
 
         Args:
             name: The part.
@@ -58,22 +59,22 @@ class ContextLengths:
         columns = [self._boundaries[root].padded(lengths[root]) for root in self._chosen_roots(name)]
         return np.stack(columns, 1) if columns else np.zeros([rows, 0], np.int64)
 
-    def source(self, name: str, read: str, length: int, memory: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
-        """Which part graph of a part hands over as much as another reads.
+    def source(self, name: str, read: str, length: int, context: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
+        """Return the part graph of a part that hands over as much as another reads.
 
         Args:
             name: The part that reads.
             read: The part that is read.
             length: The bucket of the one that reads.
-            memory: Of `choices(name)`.
+            context: One of `choices(name)`.
 
         Returns:
-            The bucket and the memory boundaries of the part that is read.
+            The bucket and the context lengths of the part that is read.
         """
         root = self._roots[read]
         if root == self._roots[name]:
-            return length, memory
-        at = dict(zip(self._chosen_roots(name), memory, strict=True))
+            return length, context
+        at = dict(zip(self._chosen_roots(name), context, strict=True))
         return at.get(root, self._boundaries[root].boundaries[-1]), self.longest(read)
 
     def _chosen_roots(self, name: str) -> list[str]:
@@ -85,7 +86,7 @@ class ContextLengths:
         return [root for root in roots if root != self._roots[name]]
 
     def _thinned(self, root: str, count: int) -> Buckets:
-        buckets = self._wiring.nodes[root].buckets
+        buckets = self._wiring.parts[root].buckets
         if count > len(buckets):
             raise ValueError(
                 f"context_buckets = {count}, but part {root!r}, whose outputs another part reads, has only "

@@ -1,8 +1,8 @@
-"""What a batch gives to a model: its fields as padded numpy arrays. Internal to `model`."""
+"""What a batch gives to a model: its fields as padded numpy arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,22 +12,32 @@ from seq2split.buckets import pad_rows
 from seq2split.split.grouping import Group
 from seq2split.split.sequences import Sequences
 
-Batch = Mapping[str, Any]
+Fields = Mapping[str, Any]
+"""For each field `Sequences` of arrays, or a list of rows of any lengths."""
 
 
-def read_fields(batch: Batch, positions: Mapping[str, tf.TensorSpec]) -> dict[str, Sequences]:
-    """The fields of a batch that a model reads.
+def read_fields(
+    batch: Fields, positions: Mapping[str, tf.TensorSpec], parts: Collection[str] = ()
+) -> dict[str, Sequences]:
+    """Return the fields of a batch that a model reads.
 
     Args:
         batch: For each field `Sequences` of arrays, or a list of rows of any lengths.
         positions: For each field that is read the dtype and shape of one position.
+        parts: The names of the model's parts, which no field may have.
 
     Returns:
         For each of them `Sequences` of numpy arrays, with as many rows.
 
     Raises:
-        ValueError: A field is missing or can't be read, or the fields differ in their rows.
+        ValueError: A field is missing or can't be read, it has the name of a part, or the fields differ in their rows.
     """
+    ambiguous = sorted(set(batch) & set(parts))
+    if ambiguous:
+        raise ValueError(
+            f"the batch has a field {ambiguous[0]!r}, which is also the name of a part, so that nobody could tell what "
+            f"reads={ambiguous[0]!r} means. Rename the field, or give Node(..., name=...)."
+        )
     missing = [field for field in positions if field not in batch]
     if missing:
         raise ValueError(f"the batch has the fields {sorted(batch)}; the model reads {missing} as well.")
@@ -39,7 +49,7 @@ def read_fields(batch: Batch, positions: Mapping[str, tf.TensorSpec]) -> dict[st
 
 
 def rows_of(sequences: Sequences, group: Group) -> Sequences:
-    """The rows of a group, padded to its bucket and filled up with empty ones."""
+    """Return the rows of a group, padded to its bucket and filled up with empty ones."""
     values, lengths = sequences
     rows, width = len(group.rows), min(values.shape[1], group.length)
     padded = np.zeros([group.size, group.length, *values.shape[2:]], values.dtype)

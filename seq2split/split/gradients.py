@@ -12,12 +12,12 @@ import tensorflow as tf
 def sums_by_part(
     variables: Mapping[str, Sequence], gradients: Mapping[str, Sequence[Sequence]], each: Callable = map
 ) -> dict[str, list]:
-    """The gradients of each part, summed over its groups and over the parts that share a variable.
+    """Return the gradients of each part, summed over its groups and over the parts that share a variable.
 
     Args:
-        variables: Of each part.
+        variables: The variables of each part.
         gradients: For each part whose gradients are wanted those of each of its groups, aligned with its variables.
-        each: Calls a function for each item, as `map` does.
+        each: A function that calls another for each item, as `map` does.
 
     Returns:
         For each part its gradients, aligned with its variables. Of a variable that stands in several parts the first
@@ -39,7 +39,7 @@ def sums_by_part(
 
 
 def add_up(gradients: Sequence) -> Any:
-    """A sum in which `None` counts for nothing, and which stays sparse if every term is."""
+    """Return a sum in which `None` counts for nothing, and which stays sparse if every term is."""
     present = [gradient for gradient in gradients if gradient is not None]
     if len(present) < 2:
         return present[0] if present else None

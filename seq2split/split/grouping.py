@@ -1,12 +1,13 @@
 """Groups of the rows of a batch, each of which one part graph takes together.
 
-Internal to `model`. Both kinds of grouping take the rows in an order in which those that travel together stand
-together, and keep it within a bucket.
+Every grouping takes the rows in an order in which those that travel together stand together, and keeps it within a
+bucket.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -22,38 +23,46 @@ class Group:
     Attributes:
         length: The bucket, as its padded length.
         rows: Their numbers in the batch, `[n]`.
-        size: How many rows the part graph gets, filler of length zero included.
-        memory: The lengths at which it reads other parts, where compiled part graphs have a choice.
+        size: The number of rows that the part graph gets, filler of length zero included.
+        context: The padded lengths at which it reads other parts, where compiled part graphs have a choice.
     """
 
     length: int
     rows: np.ndarray
     size: int
-    memory: tuple[int, ...] = ()
+    context: tuple[int, ...] = ()
 
 
-class FlexibleGrouping:
+class Grouping(ABC):
+    """A way to divide the rows of a batch into groups."""
+
+    @abstractmethod
+    def groups(self, name: str, padded: Mapping[str, np.ndarray], order: np.ndarray) -> list[Group]:
+        """Return the groups of a part that reads a field.
+
+        Args:
+            name: The part.
+            padded: For each part that reads a field the bucket of each row as its padded length, `[rows]`.
+            order: The rows in the order in which they should stand in groups, `[rows]`.
+
+        Returns:
+            The groups, by bucket.
+        """
+
+
+class FlexibleGrouping(Grouping):
     """Groups of any number of rows: those of a bucket, none with more than one thread's share of padded positions.
 
     Args:
-        threads: How many groups run at once.
-        multiple: Of which the size of a group is one.
+        threads: The number of groups that run at once.
+        multiple: The number that the size of every group is a multiple of.
     """
 
     def __init__(self, threads: int, multiple: int):
         self._threads, self._multiple = threads, multiple
 
     def groups(self, name: str, padded: Mapping[str, np.ndarray], order: np.ndarray) -> list[Group]:
-        """The groups of a part that reads a field.
-
-        Args:
-            name: The part.
-            padded: For each part that reads a field the bucket of each row as its padded length, `[rows]`.
-            order: The rows in the order in which they should stand in groups.
-
-        Returns:
-            The groups, by bucket.
-        """
+        """Return the groups of each bucket, as many as keep the threads busy."""
         lengths = padded[name][order]
         total, groups = int(lengths.sum()), []
         for length in np.unique(lengths).tolist():
@@ -69,23 +78,23 @@ class FlexibleGrouping:
         return -(-count // self._multiple) * self._multiple
 
 
-class FixedGrouping:
+class FixedGrouping(Grouping):
     """Groups of a fixed number of rows, for part graphs that XLA compiles.
 
     Args:
-        rows: How many, filler included.
-        memory: The lengths at which parts read others.
+        rows: The number of rows of each, filler included.
+        contexts: The padded lengths at which parts read others.
     """
 
-    def __init__(self, rows: int, memory: ContextLengths):
-        self._rows, self._memory = rows, memory
+    def __init__(self, rows: int, contexts: ContextLengths):
+        self._rows, self._contexts = rows, contexts
 
     def groups(self, name: str, padded: Mapping[str, np.ndarray], order: np.ndarray) -> list[Group]:
-        """As of `FlexibleGrouping`; by bucket and memory."""
-        keys = np.column_stack([padded[name], self._memory.of_rows(name, padded)])[order]
+        """Return the groups of each bucket and each choice of contexts."""
+        keys = np.column_stack([padded[name], self._contexts.of_rows(name, padded)])[order]
         groups = []
-        for length, *memory in np.unique(keys, axis=0).tolist():
-            rows = order[(keys == [length, *memory]).all(1)]
+        for length, *context in np.unique(keys, axis=0).tolist():
+            rows = order[(keys == [length, *context]).all(1)]
             for start in range(0, len(rows), self._rows):
-                groups.append(Group(length, rows[start : start + self._rows], self._rows, tuple(memory)))
+                groups.append(Group(length, rows[start : start + self._rows], self._rows, tuple(context)))
         return groups

@@ -1,7 +1,7 @@
-"""A model as parts wired by name: one part graph for each part and bucket, and one step over a batch of any lengths.
+"""A model of several parts: one part graph for each part and bucket, and one step over a batch of any lengths.
 
 A batch is grouped once for each part by the bucket of the field that the part reads. Outputs are carried to the groups
-that read them (`carry`), every group's part graph runs once forward and once backward, and the cotangents travel back
+that read them (`routing`), every group's part graph runs once forward and once backward, and the cotangents travel back
 the same ways. A batch of one bucket pair takes the same path with one group each, where carrying does nothing.
 
 The orchestration is eager: one `tf.function` around the calls would be optimized anew for every combination of buckets
@@ -10,52 +10,56 @@ The orchestration is eager: one `tf.function` around the calls would be optimize
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from threading import RLock
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+import keras
 import tensorflow as tf
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
-from seq2split.engine.part import PartGraph
-from seq2split.engine.signature import describe
+from seq2split.engine import PartGraph
+from seq2split.split.batch_step import BatchStep
 from seq2split.split.context_lengths import ContextLengths
-from seq2split.split.fields import Batch
-from seq2split.split.grouping import FixedGrouping, FlexibleGrouping, Group
-from seq2split.split.routing import time_leaves
-from seq2split.split.sequences import Sequences
-from seq2split.split.step import Step
+from seq2split.split.fields import Fields
+from seq2split.split.grouping import FixedGrouping, FlexibleGrouping
+from seq2split.split.node import Node
+from seq2split.split.part_graphs import PartGraphs
+from seq2split.split.results import Gradient, LossAndGradients, Losses
 from seq2split.split.threads import Workers
-from seq2split.split.wiring import Node, Wiring
+from seq2split.split.updates import apply_gradients
+from seq2split.split.wiring import WiredPart, Wiring
 
 Nest = Any
 
 
 class SplitModel:
-    """Parts wired by name.
+    """Parts that read one another.
 
-    A part that no other reads holds a loss: it returns a scalar summed over the real positions of its field, alone or
-    as the first of several such sums that are only reported. The model divides by the number of those positions in the
+    The parts with losses (`Node(..., loss=True)`) return sums, and the model divides them by their weights over the
     whole batch, so that the result doesn't depend on the grouping. Where several parts hold losses, such as two
-    decoders of one encoder, the gradients are those of the sum of these means.
+    decoders of one encoder, the loss is the sum of theirs.
 
     Args:
-        nodes: The parts, each after those that it reads.
+        nodes: The nodes, each after those that it reads.
         fields: For each batch field the dtype and shape of one position; integers of no further dimension by default.
-        row_multiple: Rows of a group are rounded up to a multiple with empty filler, so that kernels, which are
+        row_multiple: Rows of a group are rounded up to a multiple of this with empty filler, so that kernels, which are
             compiled for each shape, meet few of them. Parts whose rows affect one another (batch normalization) need 1.
-        threads: How many groups run at once. Groups are divided so that there is work for each, so parts whose rows
-            affect one another need 1 here too. On a processor, one thread for each core pays, if TensorFlow spreads no
-            single operation over them: `tf.config.threading.set_intra_op_parallelism_threads(1)`. Operations on
-            unrolled steps are too short to be shared, and a core that works on its own rows shares nothing. The
-            threads don't see a `tf.device` scope of the caller.
-        jit_compile: Whether XLA compiles the part graphs, when each is first called. Their shapes are static then.
-        rows: With `jit_compile`, how many rows every part graph takes: groups are cut into pieces of so many, and the
-            last is filled with empty rows. About what a bucket holds of a batch wastes least.
-        context_buckets: With `jit_compile`, to how many lengths what a part reads of another is padded. With 1, that
-            of the other's longest bucket, there is one part graph for each part and bucket. With more, evenly chosen
-            among the other's buckets, there is less padding, and a part graph for each of them and each of its own
-            buckets: E + D × `context_buckets` at most.
+        threads: The number of groups that run at once. Groups are divided so that there is work for each, so parts
+            whose rows affect one another need 1 here too. On a processor, one thread for each core pays, if TensorFlow
+            spreads no single operation over them: see `threads.use_cores`. Operations on unrolled steps are too short
+            to be shared, and a core that works on its own rows shares nothing. The threads don't see a `tf.device`
+            scope of the caller.
+        jit_compile: True if XLA compiles the part graphs, when each is first called. Their shapes are static then.
+        rows: With `jit_compile`, the number of rows that every part graph takes: groups are cut into pieces of so many,
+            and the last is filled with empty rows. About what a bucket holds of a batch wastes least.
+        context_buckets: With `jit_compile`, the number of lengths to which what a part reads of another is padded. With
+            1, that of the other's longest bucket, there is one part graph for each part and bucket. With more, evenly
+            chosen among the other's buckets, there is less padding, and a part graph for each of them and each of its
+            own buckets: E + D × `context_buckets` at most.
+
+    Attributes:
+        row_multiple: The number that rows of a group are rounded up to a multiple of.
+        threads: The number of groups that run at once.
 
     Raises:
         ValueError: The parts can't be wired as the nodes say; or `rows` and `context_buckets` are out of range, or
@@ -63,15 +67,14 @@ class SplitModel:
 
     Example:
         >>> import seq2split as s2s
-        >>> from seq2split.models import RecurrentDecoder, RecurrentEncoder
-        >>> model = s2s.SplitModel([
-        ...     s2s.Node(s2s.Part(RecurrentEncoder(50, 4, 8, name="encoder")), ["source"], s2s.Buckets([4, 8])),
-        ...     s2s.Node(s2s.Part(RecurrentDecoder(50, 8, 2, 4, 8, name="decoder")), ["encoder", "target"], s2s.Buckets([3, 6])),
-        ... ])
+        >>> encoder = s2s.Node(s2s.models.RecurrentEncoder(50, 4, 8, name="encoder"), "source", s2s.Buckets([4, 8]))
+        >>> decoder = s2s.models.RecurrentDecoder(50, 8, 2, 4, 8, name="decoder")
+        >>> model = s2s.SplitModel([encoder, s2s.Node(decoder, [encoder, "target"], s2s.Buckets([3, 6]), loss=True)])
         >>> batch = {"source": [[7, 8, 9], [5, 6, 7, 8, 9]], "target": [[7, 8, 3, 4, 3], [5, 3]]}
-        >>> (loss, nll), gradients = model.loss_and_gradients(batch)
+        >>> loss, gradients = model.loss_and_gradients(batch)
         >>> sorted(model.graphs)
         [('decoder', 3), ('decoder', 6), ('encoder', 4), ('encoder', 8)]
+        >>> model.apply_gradients(keras.optimizers.SGD(0.1), gradients)
     """
 
     def __init__(
@@ -85,215 +88,183 @@ class SplitModel:
         rows: int | None = None,
         context_buckets: int = 1,
     ):
-        self.wiring = Wiring(nodes)
-        """Which part reads which."""
+        self.row_multiple, self.threads = row_multiple, threads
+        self._wiring = Wiring(nodes)
         _check_compilation(jit_compile, rows, context_buckets, row_multiple)
-        self._memory = ContextLengths(self.wiring, context_buckets) if jit_compile else None
-        self._rows = rows
-        self.grouping = FixedGrouping(rows, self._memory) if jit_compile else FlexibleGrouping(threads, row_multiple)
-        """How rows are grouped."""
-        self.workers = Workers(threads)
-        self.graphs: dict[tuple, PartGraph] = {}
-        """The part graphs built so far, by part and bucket; with `context_buckets` above 1 also by the memory's."""
-        self._fields = dict(fields or {})
-        self._building = RLock()
-        self._boundaries: dict[str, Nest] = {}
+        self._wiring.check_fields(fields or {})
+        contexts = ContextLengths(self._wiring, context_buckets) if jit_compile else None
+        self._grouping = FixedGrouping(rows, contexts) if contexts else FlexibleGrouping(threads, row_multiple)
+        self._graphs = PartGraphs(self._wiring, fields or {}, contexts, rows)
+        self._workers = Workers(threads)
 
     @property
-    def nodes(self) -> dict[str, Node]:
-        """The parts with what they read, by name."""
-        return self.wiring.nodes
+    def parts(self) -> dict[str, WiredPart]:
+        """The parts by name, each with what it reads, its buckets, and whether it holds a loss."""
+        return dict(self._wiring.parts)
 
     @property
-    def ends(self) -> list[str]:
-        """The parts that no other reads, which hold losses."""
-        return self.wiring.ends
+    def graphs(self) -> dict[tuple, PartGraph]:
+        """The part graphs built so far, by part and bucket; with `context_buckets` above 1 also by the context's."""
+        return dict(self._graphs.built)
 
     @property
     def compilations(self) -> int:
-        """How many programs XLA has compiled, each pass of a part graph one; steps over seen buckets add none.
+        """The number of programs that XLA has compiled, each pass of a part graph one; seen buckets add none.
 
         In training the graphs of a part that holds a loss have one program, and all others two: a forward and its
         backward.
         """
-        return sum(graph.compilations for graph in self.graphs.values())
+        return sum(graph.compilations for graph in self._graphs.built.values())
 
     @property
     def traces(self) -> int:
-        """How many times the Python code of any part has been traced; steps over seen buckets add none."""
-        return sum(node.part.traces for node in self.nodes.values())
+        """The number of times that the Python code of any part has been traced; steps over seen buckets add none."""
+        return sum(part.part.traces for part in self._wiring.parts.values())
 
-    def loss_and_gradients(self, batch: Batch, frozen: Collection[str] = ()) -> tuple[Nest, dict[str, list]]:
-        """Runs every part forward and backward over a batch.
+    @property
+    def trainable_variables(self) -> list:
+        """The variables that get gradients, each once, part by part.
+
+        Parts that make their variables in their first call are traced for their shortest bucket first.
+        """
+        self.create_variables()
+        found = [variable for part in self._wiring.parts.values() for variable in part.part.trainable_variables]
+        return list({id(variable): variable for variable in found}.values())
+
+    def create_variables(self) -> None:
+        """Trace each part that has not been traced yet for its shortest bucket, so that all variables exist."""
+        for name in self._wiring.parts:
+            self._graphs.trace_any(name)
+
+    def loss_and_gradients(
+        self, batch: Fields, frozen: Collection[str] = (), weights: Mapping[str, float] | None = None
+    ) -> LossAndGradients:
+        """Run every part forward and backward over a batch.
 
         Args:
             batch: For each field `Sequences` of arrays, or a list of rows of any lengths; row by row they belong
                 together.
             frozen: The parts whose gradients nobody wants: they are `None`, and the backward of a part that stands
                 behind frozen parts alone is not run.
+            weights: For each part with a loss the number to divide its sum by; by default as its node says, over this
+                batch. Batches whose gradients are to be added up share the weights of all of them together.
 
         Returns:
-            What the part that holds the loss returns, each divided by the number of real positions of its field; of
-            several such parts, a dictionary of that by part. And for each part its gradients, aligned with its
-            trainable variables. Of a variable that stands in several parts, such as tied embeddings, the first of them
-            has the sum, and the others `None`.
+            The loss, the gradients of each part, the metrics and the weights; it unpacks as `loss, gradients`.
 
         Raises:
             ValueError: A field is missing, the fields differ in their rows, or there is no such part to freeze.
             OverlongError: A row is longer than the last bucket.
         """
-        self._check_frozen(frozen)
-        step = Step(self, batch, self.nodes)
-        for name in self.wiring.inner:
+        self._wiring.check_names(frozen, "to freeze")
+        step = self._step(batch, self._wiring.parts)
+        weights = dict(weights or step.weights())
+        for name in self._wiring.inner:
             step.forward(name)
-        for name in self.ends:
-            step.losses_and_gradients(name)
-        for name in reversed(self.wiring.inner):
-            if not set(self.wiring.upstream(name)) <= set(frozen):
+        for name in self._wiring.losses:
+            step.value_and_gradients(name, weights[name])
+        for name in reversed(self._wiring.inner):
+            if not set(self._wiring.upstream(name)) <= set(frozen):
                 step.backward(name)
-        return step.means(), step.gradients(frozen)
+        losses = step.losses(weights)
+        return LossAndGradients(losses.loss, losses.metrics, losses.weights, step.gradients(frozen))
 
-    def losses(self, batch: Batch) -> Nest:
-        """What `loss_and_gradients` returns first, with every part in inference.
+    def losses(self, batch: Fields) -> Losses:
+        """Return the loss and the metrics of a batch, every part in inference.
 
         Args:
-            batch: As of `loss_and_gradients`.
+            batch: The batch; see `loss_and_gradients`.
 
         Returns:
-            As of `loss_and_gradients`.
+            The loss, the metrics and the weights.
         """
-        step = Step(self, batch, self.nodes)
-        for name in self.nodes:
+        step = self._step(batch, self._wiring.parts)
+        for name in self._wiring.parts:
             step.infer(name)
-        return step.means()
+        return step.losses(step.weights())
 
-    def infer(self, batch: Batch, name: str) -> Nest:
-        """The outputs of one part in inference, in the order of the batch.
+    def weights(self, batch: Fields) -> dict[str, float]:
+        """Return the number by which the summed loss of each part with a loss is divided.
 
         Args:
-            batch: As of `loss_and_gradients`; only the fields that the part depends on are needed.
+            batch: The batch; see `loss_and_gradients`.
+
+        Returns:
+            The weights by part.
+        """
+        return self._step(batch, self._wiring.parts).weights()
+
+    def infer(self, batch: Fields, name: str) -> Nest:
+        """Return the outputs of one part in inference, in the order of the batch.
+
+        Args:
+            batch: The batch; see `loss_and_gradients`. Only the fields that the part depends on are needed.
             name: The part.
 
         Returns:
             The nest that the part returns; each `Sequences` in it is padded to the longest bucket that occurs.
 
         Raises:
-            ValueError: There is no such part, or it holds a loss and returns no rows; or as of `loss_and_gradients`.
+            ValueError: There is no such part, or it holds a loss and returns no rows; or see `loss_and_gradients`.
         """
-        if name not in self.wiring.inner:
+        if name not in self._wiring.inner:
             raise ValueError(
-                f"infer was asked for the rows of part {name!r}; expected one of {self.wiring.inner}. For what "
-                f"{' and '.join(self.ends)} returns call losses(batch)."
+                f"infer was asked for the rows of part {name!r}; expected one of {self._wiring.inner}. For what "
+                f"{' and '.join(self._wiring.losses)} returns call losses(batch)."
             )
-        needed = self.wiring.upstream(name)
-        step = Step(self, batch, needed)
+        needed = self._wiring.upstream(name)
+        step = self._step(batch, needed)
         for part in needed:
             step.infer(part)
         return step.in_order(name)
 
-    def build(self, progress: bool = True) -> None:
-        """Builds the part graphs of all buckets for training, at most one for each part and bucket.
+    def apply_gradients(
+        self,
+        optimizer: keras.optimizers.Optimizer | Mapping[str, keras.optimizers.Optimizer],
+        gradients: Mapping[str, list[Gradient]],
+    ) -> None:
+        """Move the trainable variables.
 
         Args:
-            progress: Whether to show a bar.
+            optimizer: A Keras optimizer for all parts, or one for each part by name; parts may share one. A part that
+                is left out stays as it is.
+            gradients: The gradients of each part, as `loss_and_gradients` returns them; `None` leaves a variable as it
+                is.
+
+        Raises:
+            ValueError: There is no part of such a name, or its gradients are missing or not as many as its variables.
         """
-        todo = [
-            (name, length, memory)
-            for name in self.nodes
-            for length in self.wiring.lengths(name)
-            for memory in self._memories(name)
-        ]
-        with tqdm(todo, desc="building part graphs", unit="graph", disable=not progress) as bar:
+        names = optimizer if isinstance(optimizer, Mapping) else gradients
+        self._wiring.check_names([*names, *gradients], "to update")
+        variables = {name: part.part.trainable_variables for name, part in self._wiring.parts.items()}
+        apply_gradients(optimizer, variables, gradients)
+
+    def output_specs(self, name: str) -> Nest:
+        """Return what a part hands over, whatever its bucket.
+
+        Args:
+            name: The part.
+
+        Returns:
+            A nest of `tf.TensorSpec`, rows and times unknown.
+        """
+        return self._graphs.output_specs(name)
+
+    def build(self, progress: bool = True) -> None:
+        """Build the part graphs of all buckets for training, at most one for each part and bucket.
+
+        Args:
+            progress: True to show a bar.
+        """
+        with tqdm(self._graphs.keys(), desc="building part graphs", unit="graph", disable=not progress) as bar:
             for name, *lengths in bar:
                 bar.set_postfix_str(f"{name} {lengths[0]}")
-                self.graph(name, *lengths).trace("value_and_gradients" if name in self.ends else "forward")
+                graph = self._graphs.get(name, lengths[0], tuple(lengths[1:]))
+                graph.trace("value_and_gradients" if name in self._wiring.losses else "forward")
 
-    def graph(self, name: str, length: int, memory: tuple[int, ...] = ()) -> PartGraph:
-        """The part graph of one bucket, built when it is first asked for.
-
-        Args:
-            name: The part.
-            length: The bucket, as its padded length.
-            memory: With `context_buckets` above 1, the length at which it reads each other part that has a field; by
-                default the longest.
-
-        Returns:
-            The part graph.
-        """
-        memory = memory or self._memories(name)[-1]
-        key = (name, length, *memory)
-        if key not in self.graphs:
-            specs = self.specs(name, length, memory)
-            self.graphs[key] = self.nodes[name].part.build(*specs, trace=(), jit_compile=self.is_compiled)
-        return self.graphs[key]
-
-    def graphs_of(self, name: str, groups: Sequence[Group], wanted: str) -> list[PartGraph]:
-        """The part graphs of groups, ready to run; whoever else asks for graphs meanwhile waits for these.
-
-        Args:
-            name: The part.
-            groups: Of rows.
-            wanted: The pass that will be run, as of `PartGraph.trace`.
-
-        Returns:
-            One for each group.
-        """
-        with self._building:
-            graphs = [self.graph(name, group.length, group.memory) for group in groups]
-            for graph in graphs:
-                graph.trace(wanted)
-        return graphs
-
-    def specs(self, name: str, length: int, memory: tuple[int, ...] = ()) -> list[Nest]:
-        """The inputs of one part graph, as of `graph`: for each argument a nest of `tf.TensorSpec`."""
-        memory = memory or self._memories(name)[-1]
-        return [
-            self.handed_over(name, read, length, memory) if read in self.nodes else self._field_spec(read, length)
-            for read in self.nodes[name].reads
-        ]
-
-    def handed_over(self, name: str, read: str, length: int, memory: tuple[int, ...]) -> Nest:
-        """What a part graph, as of `graph`, reads of another part: a nest of specs."""
-        if not self.is_compiled:
-            return self.boundary(read)
-        specs = self.graph(read, *self._memory.source(name, read, length, memory)).output_specs
-        self.boundary(read)  # checks that it can cross
-        return specs
-
-    def boundary(self, name: str) -> Nest:
-        """What a part hands over, whatever its bucket: a nest of specs whose rows and times are unknown."""
-        with self._building:
-            if name not in self._boundaries:
-                built = [graph for (part, *_), graph in self.graphs.items() if part == name]
-                graph = built[0] if built else self.graph(name, self.wiring.lengths(name)[0])
-                timed = iter(time_leaves(graph.output_specs))
-                self._boundaries[name] = tf.nest.map_structure(
-                    lambda spec: _relax(spec, next(timed), name), graph.output_specs
-                )
-            return self._boundaries[name]
-
-    def position(self, field: str) -> tf.TensorSpec:
-        """The dtype and shape of one position of a batch field."""
-        return self._fields.get(field, tf.TensorSpec([], tf.int32))
-
-    @property
-    def is_compiled(self) -> bool:
-        """Whether XLA compiles the part graphs."""
-        return self._memory is not None
-
-    def _check_frozen(self, frozen: Collection[str]) -> None:
-        unknown = [name for name in frozen if name not in self.nodes]
-        if unknown:
-            raise ValueError(f"there are no parts {unknown} to freeze; the parts are {list(self.nodes)}.")
-
-    def _memories(self, name: str) -> list[tuple[int, ...]]:
-        """The lengths at which a part may read others."""
-        return self._memory.choices(name) if self._memory else [()]
-
-    def _field_spec(self, field: str, length: int) -> Nest:
-        position, rows = self.position(field), self._rows
-        return Sequences(
-            tf.TensorSpec([rows, length, *position.shape], position.dtype), tf.TensorSpec([rows], tf.int32)
+    def _step(self, batch: Fields, names: Iterable[str]) -> BatchStep:
+        return BatchStep(
+            batch, names, wiring=self._wiring, graphs=self._graphs, grouping=self._grouping, workers=self._workers
         )
 
 
@@ -313,14 +284,3 @@ def _check_compilation(jit_compile: bool, rows: int | None, context_buckets: int
         raise ValueError(
             f"context_buckets = {context_buckets}; expected 1 or more: what a part reads is padded to them."
         )
-
-
-def _relax(spec: tf.TensorSpec | None, timed: bool, name: str) -> tf.TensorSpec:
-    rank = None if spec is None else spec.shape.rank
-    if not rank or (timed and rank < 2):
-        raise ValueError(
-            f"part {name!r} hands over {describe(spec)}; what crosses to another part has rows as its first axis, and "
-            "the values of Sequences have time as their second."
-        )
-    unknown = [None, None] if timed else [None]
-    return tf.TensorSpec([*unknown, *spec.shape[len(unknown) :]], spec.dtype)

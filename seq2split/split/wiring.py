@@ -1,120 +1,206 @@
-"""How parts are wired by name: what each reads, which others read it, and in whose groups of rows it runs."""
+"""How parts are wired: what each reads, which others read it, and in whose groups of rows it runs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from seq2split.buckets import Buckets
-from seq2split.engine.part import Part
+from seq2split.engine import Part
+from seq2split.split.node import Node, Weight
 
 
 @dataclass(frozen=True)
-class Node:
-    """A part and its place in the model.
+class WiredPart:
+    """A part of a model, everything that it reads resolved to names.
 
     Attributes:
-        part: The part; its name is the node's.
-        reads: Its arguments in order: the batch field that it takes (at most one), and parts that stand before it. A
-            field arrives as `Sequences` padded to the bucket, a part's outputs as the nest that it returned, rows
-            aligned, with each `Sequences` in it padded to the longest that is read, or with `jit_compile` to a length
-            that the part graph is compiled for.
-        buckets: Of the field. A part that reads no field has none, and runs in the groups of the first part it reads.
+        name: The name, which no other part of the model has.
+        part: The part.
+        reads: The fields and parts that it reads, by name, in the order of its arguments.
+        buckets: The buckets of its field; `None` if it reads none.
+        loss: True if it holds a loss.
+        weight: The number that its loss is divided by; see `Node`.
     """
 
+    name: str
     part: Part
-    reads: Sequence[str]
-    buckets: Buckets | None = None
-
-    @property
-    def name(self) -> str:
-        """The part's name."""
-        return self.part.name
+    reads: tuple[str, ...]
+    buckets: Buckets | None
+    loss: bool
+    weight: Weight | None
 
 
 class Wiring:
     """The parts of a model and what they read.
 
     Args:
-        nodes: The parts, each after those that it reads.
+        nodes: The nodes, each after those that it reads.
 
     Attributes:
-        nodes: They, by name.
+        parts: The parts by name.
         fields: The batch field of each part that reads one.
         roots: For each part the one in whose groups it runs: itself if it reads a field, or else the root of the first
             part that it reads.
-        ends: The parts that no other reads, which hold losses.
-        inner: All others.
+        losses: The names of the parts that hold losses.
+        inner: The names of all others.
 
     Raises:
-        ValueError: The parts can't be wired so.
+        ValueError: The parts can't be wired as the nodes say.
     """
 
     def __init__(self, nodes: Iterable[Node]):
         nodes = list(nodes)
-        self.nodes = {node.name: node for node in nodes}
-        if not nodes or len(self.nodes) < len(nodes):
-            raise ValueError(
-                f"SplitModel was given parts of the names {[node.name for node in nodes]}; it takes at least one, and "
-                "wires them by name: give each a name of its own with Part(..., name=...)."
-            )
-        found = {name: self._field_of(node) for name, node in self.nodes.items()}
-        self.fields = {name: field for name, field in found.items() if field}
-        self.ends = [name for name in self.nodes if not self.consumers(name)]
-        self.inner = [name for name in self.nodes if name not in self.ends]
+        names = _unique_names(nodes)
+        self.parts = {names[id(node)]: _resolve(node, nodes, names) for node in nodes}
+        self.fields = {name: field for name, part in self.parts.items() if (field := self._field_of(part))}
+        self.losses = [name for name, part in self.parts.items() if part.loss]
+        self.inner = [name for name in self.parts if name not in self.losses]
         self._check()
         self.roots: dict[str, str] = {}
-        for name, node in self.nodes.items():
-            self.roots[name] = name if node.buckets else self.roots[self.parts_read(name)[0]]
+        for name, part in self.parts.items():
+            self.roots[name] = name if part.buckets else self.roots[self.parts_read(name)[0]]
 
     def parts_read(self, name: str) -> list[str]:
-        """The parts that a part reads, in the order of its arguments."""
-        return [read for read in self.nodes[name].reads if read in self.nodes]
+        """Return the parts that a part reads, in the order of its arguments."""
+        return [read for read in self.parts[name].reads if read in self.parts]
 
     def consumers(self, name: str) -> list[tuple[str, int]]:
-        """The parts that read a part, each with the argument that it reads it as."""
+        """Return the parts that read a part, each with the argument that it reads it as."""
         return [
-            (node.name, position)
-            for node in self.nodes.values()
-            for position, read in enumerate(node.reads)
+            (part.name, position)
+            for part in self.parts.values()
+            for position, read in enumerate(part.reads)
             if read == name
         ]
 
     def upstream(self, name: str) -> list[str]:
-        """A part and those that it depends on, in order."""
+        """Return a part and those that it depends on, in order."""
         needed = {name}
-        for other in reversed(list(self.nodes)):
+        for other in reversed(list(self.parts)):
             if other in needed:
                 needed |= set(self.parts_read(other))
-        return [other for other in self.nodes if other in needed]
+        return [other for other in self.parts if other in needed]
 
     def lengths(self, name: str) -> tuple[int, ...]:
-        """The buckets that a part runs in, as padded lengths."""
-        return self.nodes[self.roots[name]].buckets.boundaries
+        """Return the buckets that a part runs in, as padded lengths."""
+        return self.parts[self.roots[name]].buckets.boundaries
 
-    def _field_of(self, node: Node) -> str | None:
-        fields = [read for read in node.reads if read not in self.nodes]
-        if len(fields) > 1 or bool(fields) != bool(node.buckets):
+    def check_names(self, names: Collection[str], purpose: str) -> None:
+        """Check that there are parts of such names.
+
+        Args:
+            names: The names.
+            purpose: What is asked of the parts, as errors call it, such as `to freeze`.
+
+        Raises:
+            ValueError: There is no part of one of the names.
+        """
+        unknown = [name for name in names if name not in self.parts]
+        if unknown:
+            raise ValueError(f"there are no parts {unknown} {purpose}; the parts are {list(self.parts)}.")
+
+    def check_fields(self, fields: Collection[str]) -> None:
+        """Check that batch fields that are described are read, and none has the name of a part.
+
+        Args:
+            fields: The names of the fields.
+
+        Raises:
+            ValueError: A field is a part, or no part reads it.
+        """
+        for field in fields:
+            if field in self.parts or field not in self.fields.values():
+                raise ValueError(
+                    f"SplitModel(..., fields=...) describes {field!r}, which is "
+                    f"{'the name of a part' if field in self.parts else 'a field that no part reads'}; the parts read "
+                    f"the fields {sorted(set(self.fields.values()))}. Rename it, or leave it out."
+                )
+
+    def _field_of(self, part: WiredPart) -> str | None:
+        fields = [read for read in part.reads if read not in self.parts]
+        if len(fields) > 1 or bool(fields) != bool(part.buckets):
             raise ValueError(
-                f"part {node.name!r} reads {list(node.reads)}, of which {fields} are batch fields, and its buckets are "
-                f"{node.buckets}. A part reads at most one field, and has buckets if it reads one; the parts so far "
-                f"are {list(self.nodes)}."
+                f"part {part.name!r} reads {list(part.reads)}, of which {fields} are batch fields, and its buckets are "
+                f"{part.buckets}. A part reads at most one field, and has buckets if it reads one; the parts are "
+                f"{list(self.parts)}."
             )
         return fields[0] if fields else None
 
     def _check(self) -> None:
         seen: set[str] = set()
-        for name, node in self.nodes.items():
-            late = [read for read in self.parts_read(name) if read not in seen]
-            if late or not node.reads:
-                raise ValueError(
-                    f"part {name!r} reads {late or 'nothing'}; a part reads a batch field, or parts that stand before "
-                    f"it: {sorted(seen)}. Order the nodes so."
-                )
+        for name in self.parts:
+            self._check_order(name, seen)
+            self._check_loss(name)
             seen.add(name)
-        for name in self.ends:
-            if name not in self.fields:
-                raise ValueError(
-                    f"no part reads the outputs of {name!r}, so that it holds a loss, but it reads no batch field: let "
-                    "another part read it, or let it read the field whose positions it predicts."
-                )
+
+    def _check_order(self, name: str, seen: set[str]) -> None:
+        late = [read for read in self.parts_read(name) if read not in seen]
+        if late or not self.parts[name].reads:
+            raise ValueError(
+                f"part {name!r} reads {late or 'nothing'}; a part reads a batch field, or parts that stand before it: "
+                f"{sorted(seen)}. Order the nodes so."
+            )
+
+    def _check_loss(self, name: str) -> None:
+        readers, part = self.consumers(name), self.parts[name]
+        if not part.loss and not readers:
+            raise ValueError(
+                f"no part reads the outputs of {name!r}, and it holds no loss, so that nothing would train it: give "
+                "Node(..., loss=True) if it returns the loss, or let another part read it, or leave it out."
+            )
+        if part.loss and readers:
+            raise ValueError(
+                f"part {name!r} holds a loss, but {readers[0][0]!r} reads it; a loss crosses to no other part. Let it "
+                "return what is read, and make a part of the loss."
+            )
+        if part.loss and part.weight is None and name not in self.fields:
+            raise ValueError(
+                f"part {name!r} holds a loss but reads no batch field, so that nothing tells what to divide the sum "
+                "by: let it read the field whose positions it predicts, or give Node(..., weight=...)."
+            )
+
+
+def _unique_names(nodes: list[Node]) -> dict[int, str]:
+    """Return the name of each node by its identity; default names that meet are numbered, chosen ones are an error."""
+    chosen = Counter(node.name for node in nodes if node.has_given_name)
+    twice = [name for name, count in chosen.items() if count > 1]
+    if not nodes or twice or len({id(node) for node in nodes}) < len(nodes):
+        raise ValueError(
+            f"SplitModel was given nodes of the names {[node.name for node in nodes]}; expected at least one, each a "
+            "node of its own with a name of its own: Node(..., name=...)."
+        )
+    names: dict[int, str] = {}
+    taken = set(chosen)
+    for node in nodes:
+        name, number = node.name, 1
+        while not node.has_given_name and name in taken:
+            number += 1
+            name = f"{node.name}_{number}"
+        taken.add(name)
+        names[id(node)] = name
+    return names
+
+
+def _resolve(node: Node, nodes: list[Node], names: dict[int, str]) -> WiredPart:
+    resolve = partial(_resolve_read, names[id(node)], nodes, names)
+    reads = tuple(resolve(read) for read in node.reads)
+    return WiredPart(names[id(node)], node.part, reads, node.buckets, node.loss, node.weight)
+
+
+def _resolve_read(reader: str, nodes: list[Node], names: dict[int, str], read: str | Node) -> str:
+    if isinstance(read, str):
+        if read == reader:
+            raise ValueError(
+                f"part {reader!r} reads {read!r}, which is its own name: a name is that of a field or of a part, not "
+                "of both. Rename the field, or give Node(..., name=...)."
+            )
+        return read
+    if id(read) not in names:
+        raise ValueError(
+            f"part {reader!r} reads the node {read.name!r}, which is not among those given to SplitModel: "
+            f"{[node.name for node in nodes]}. Give it too."
+        )
+    return names[id(read)]

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from seq2split.common.tables import table
 from seq2split.split.model import SplitModel
-from seq2split.split.wiring import Node
+from seq2split.split.node import Node
 
 _KINDS = {"computed": ("computed",), "random": ("random",), "at hand": ("input", "output", "variable", "alias")}
 

@@ -16,13 +16,12 @@ from seq2split.buckets import Admission, Buckets, pad_rows
 from seq2split.config.settings import Config, SearchConfig
 from seq2split.corpus.batches import ParallelCorpus
 from seq2split.corpus.vocabulary import Vocabulary
-from seq2split.engine.part import Part
 from seq2split.runs.checkpoints import read_checkpoint, variables_of
 from seq2split.runs.directory import RunDirectory, admit
 from seq2split.search.beam import BeamSearch, Hypothesis, check
 from seq2split.split.model import SplitModel
 from seq2split.split.sequences import Sequences
-from seq2split.split.wiring import Node
+from seq2split.split.node import Node
 from seq2split.translation.architectures import make_layers
 
 ROWS = 128  # sentences searched together
@@ -58,8 +57,8 @@ class Translator:
         names = [encoder.name for encoder in self.encoders.values()]
         self.model = SplitModel(
             [
-                *(Node(Part(encoder), [side], buckets[side]) for side, encoder in self.encoders.items()),
-                Node(Part(self.decoder), [*names, "target"], buckets["target"]),
+                *(Node(encoder, side, buckets[side]) for side, encoder in self.encoders.items()),
+                Node(self.decoder, [*names, "target"], buckets["target"], loss=True),
             ],
             row_multiple=config.batches.row_multiple,
             threads=threads,

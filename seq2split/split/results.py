@@ -1,0 +1,92 @@
+"""What a model returns of a batch: losses, metrics and gradients by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+Nest = Any
+Gradient = tf.Tensor | tf.IndexedSlices | None
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The loss of a batch.
+
+    Attributes:
+        loss: The scalar loss: the sum over the batch divided by the weight; of several parts with losses, the sum of
+            theirs.
+        metrics: What else the parts with losses return, divided likewise, by name: the field of a named tuple, the key
+            of a dictionary, or else `output_1` and so on. Where several parts hold losses the names begin with that of
+            the part, `decoder/nll`, and each part's own loss is among them, `decoder/loss`.
+        weights: The number that the sums of each part with a loss were divided by.
+    """
+
+    loss: tf.Tensor
+    metrics: dict[str, tf.Tensor]
+    weights: dict[str, float]
+
+
+@dataclass(frozen=True)
+class LossAndGradients(Losses):
+    """The loss of a batch and the gradients of every part; it unpacks as `loss, gradients`.
+
+    Attributes:
+        gradients: For each part its gradients, aligned with its trainable variables: `tf.IndexedSlices` stay sparse,
+            and `None` stands where there is no path, or for a part that was frozen. Of a variable that stands in
+            several parts, such as tied embeddings, the first of them has the sum, and the others `None`.
+    """
+
+    gradients: dict[str, list[Gradient]]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.loss, self.gradients))
+
+
+def collect_losses(means: Mapping[str, Nest], weights: Mapping[str, float]) -> Losses:
+    """Return the losses of a batch.
+
+    Args:
+        means: What each part with a loss returned, divided by its weight.
+        weights: The weight of each.
+
+    Returns:
+        The losses, by name.
+
+    Example:
+        >>> found = collect_losses({"decoder": (tf.constant(2.0), {"nll": tf.constant(1.5)})}, {"decoder": 7.0})
+        >>> float(found.loss), {name: float(value) for name, value in found.metrics.items()}
+        (2.0, {'nll': 1.5})
+    """
+    named = {part: _named(mean) for part, mean in means.items()}
+    losses = [next(iter(each.values())) for each in named.values()]
+    if len(named) == 1:
+        ((_, *metrics),) = (each.items() for each in named.values())
+        return Losses(losses[0], dict(metrics), dict(weights))
+    metrics = {f"{part}/{name}": value for part, each in named.items() for name, value in each.items()}
+    return Losses(tf.add_n([tf.cast(loss, losses[0].dtype) for loss in losses]), metrics, dict(weights))
+
+
+def _named(outputs: Nest) -> dict[str, tf.Tensor]:
+    """Return the leaves of what a part with a loss returns by name; the loss is the first."""
+    paths = [tuple(path) for path, _ in _paths(outputs)]
+    names = ["loss", *("_".join(map(str, path)) for path in paths[1:])]
+    return dict(zip(names, (leaf for _, leaf in _paths(outputs)), strict=True))
+
+
+def _paths(outputs: Nest, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], tf.Tensor]]:
+    """Yield the path and the value of each leaf, in the order of `tf.nest.flatten`."""
+    if isinstance(outputs, Mapping):
+        children = [(str(key), outputs[key]) for key in sorted(outputs)]
+    elif hasattr(outputs, "_fields"):
+        children = list(zip(outputs._fields, outputs, strict=True))
+    elif isinstance(outputs, list | tuple):
+        children = [("" if isinstance(child, Mapping) else f"output_{at}", child) for at, child in enumerate(outputs)]
+    else:
+        yield path, outputs
+        return
+    for name, child in children:
+        yield from _paths(child, (*path, name) if name else path)
