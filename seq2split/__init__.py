@@ -1,7 +1,8 @@
 """Bucketed sequence-to-sequence models for TensorFlow, split into parts.
 
-The names below are the public ones; ready layers and models are in `seq2split.layers` and `seq2split.models`, and save
-policies in `seq2split.engine.policies`.
+The names below are the public ones. `layers` and `models` hold ready layers and models, `policies` the save policies,
+`threads` tells TensorFlow how to share the work on a processor, and `training` and `search` what the trainer and beam
+search are made of. TensorFlow is imported when something of these is first used.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from seq2split import corpus, layers, models, search, training
     from seq2split.buckets import Admission, Buckets, OverlongError
-    from seq2split.engine.part import Part, PartGraph, Residuals
-    from seq2split.engine.residuals import ResidualSpec
-    from seq2split.split.model import SplitModel
-    from seq2split.split.sequences import Sequences
-    from seq2split.split.wiring import Node
+    from seq2split.corpus import Batches, Corpus
+    from seq2split.engine import Part, PartGraph, Residuals, ResidualSpec, policies
+    from seq2split.search import BeamSearch
+    from seq2split.split import LossAndGradients, Losses, Node, Sequences, SplitModel, threads
+    from seq2split.training import Callback, Interrupted, Trainer, UpdateRule, WarmupSchedule
 
 __all__ = [
     # the engine
@@ -23,28 +25,56 @@ __all__ = [
     "PartGraph",
     "ResidualSpec",
     "Residuals",
+    "policies",
     # buckets, and models of several parts
     "Admission",
     "Buckets",
+    "LossAndGradients",
+    "Losses",
     "Node",
     "OverlongError",
     "Sequences",
     "SplitModel",
+    "threads",
+    # ready layers and models
+    "layers",
+    "models",
+    # data, training and search
+    "Batches",
+    "BeamSearch",
+    "Callback",
+    "Corpus",
+    "Interrupted",
+    "Trainer",
+    "UpdateRule",
+    "WarmupSchedule",
+    "corpus",
+    "search",
+    "training",
 ]
 
-_MODULES = {
+_PACKAGES = {
     "buckets": ("Admission", "Buckets", "OverlongError"),
+    "corpus": ("Batches", "Corpus"),
     "engine": ("Part", "PartGraph", "ResidualSpec", "Residuals"),
-    "split": ("Node", "Sequences", "SplitModel"),
+    "search": ("BeamSearch",),
+    "split": ("LossAndGradients", "Losses", "Node", "Sequences", "SplitModel"),
+    "training": ("Callback", "Interrupted", "Trainer", "UpdateRule", "WarmupSchedule"),
+}
+_MODULES = {
+    "policies": "engine.policies",
+    "threads": "split.threads",
+    **{name: name for name in ("corpus", "layers", "models", "search", "training")},
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a public name when it is first asked for: the command line's help must not wait for TensorFlow."""
-    for module, names in _MODULES.items():
+    """Import a public name when it is first asked for: the command line's help must not wait for TensorFlow."""
+    if name in _MODULES:
+        return globals().setdefault(name, import_module(f"seq2split.{_MODULES[name]}"))
+    for package, names in _PACKAGES.items():
         if name in names:
-            globals()[name] = getattr(import_module(f"seq2split.{module}"), name)
-            return globals()[name]
+            return globals().setdefault(name, getattr(import_module(f"seq2split.{package}"), name))
     raise AttributeError(f"module 'seq2split' has no attribute {name!r}; its public names are {', '.join(__all__)}")
 
 

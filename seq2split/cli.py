@@ -209,7 +209,7 @@ def _configuration(path: str | None) -> Iterator[str]:
 
 
 def _evaluate(chosen: argparse.Namespace) -> None:
-    from seq2split.corpus.vocabulary import read_parallel
+    from seq2split.corpus.parallel_text import read_parallel
     from seq2split.translation.evaluation import score, score_by_length
 
     _check_output(chosen.output)
@@ -227,7 +227,7 @@ def _evaluate(chosen: argparse.Namespace) -> None:
 
 
 def _translate(chosen: argparse.Namespace) -> None:
-    from seq2split.corpus.vocabulary import read_lines, split_lines
+    from seq2split.corpus.parallel_text import read_lines, split_lines
 
     _check_output(chosen.output)
     source = split_lines(sys.stdin.buffer.read(), "standard input") if chosen.input == "-" else read_lines(chosen.input)

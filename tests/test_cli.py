@@ -17,7 +17,7 @@ from corpora import SETTINGS, command, environment, seq2split, write_experiment
 from seq2split.cli import main
 from seq2split.common.files import write_atomically
 from seq2split.config.settings import SearchConfig, load
-from seq2split.corpus.vocabulary import read_lines
+from seq2split.corpus.parallel_text import read_lines
 from seq2split.runs.sessions import read_sessions
 from seq2split.translation import plots
 from seq2split.translation.translator import Translator

@@ -13,7 +13,8 @@ import numpy as np
 
 from seq2split.buckets import Buckets
 from seq2split.corpus.batches import ParallelCorpus
-from seq2split.corpus.vocabulary import Vocabulary, read_parallel
+from seq2split.corpus.parallel_text import read_parallel
+from seq2split.corpus.vocabulary import Vocabulary
 
 ROOT = Path(__file__).resolve().parents[2]
 SIDES = ("source", "target")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from quality.trials import Trial
 from seq2split.common.files import write_atomically
-from seq2split.corpus.vocabulary import read_lines
+from seq2split.corpus.parallel_text import read_lines
 from seq2split.split.threads import use_cores
 from seq2split.translation.translator import Translator
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quality.trials import BEAM, GREEDY, PENALIZED, Trial
-from seq2split.corpus.vocabulary import read_lines
+from seq2split.corpus.parallel_text import read_lines
 from seq2split.runs.history import Entry, read_history
 from seq2split.runs.sessions import read_sessions
 from seq2split.translation.evaluation import Score, score

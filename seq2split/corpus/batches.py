@@ -1,178 +1,183 @@
-"""Batches of an encoded parallel corpus: planned with numpy for each epoch, looked up and prefetched by `tf.data`.
-
-The plan of an epoch depends on the seed and the epoch's number alone. So the position in the data is two integers, and
-an interrupted run resumes with exactly the batches that it would have seen; a shuffle buffer would have to be saved
-instead, and would forget the order of the sentences in it. Each sentence pair stands in exactly one batch of an epoch.
-"""
+"""Batches of a corpus for a model: planned for each epoch, looked up and prefetched by `tf.data`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from seq2split.buckets import Buckets, batch_rows
-from seq2split.split.sequences import Sequences
+from seq2split.corpus.batch_plan import BatchPlan
+from seq2split.corpus.corpus import Corpus
+from seq2split.split import Sequences, SplitModel
+
+_PREFETCHED = 8
 
 
 @dataclass(frozen=True)
-class ParallelCorpus:
-    """Sentences and their translations as pieces.
+class Batch(Mapping):
+    """A batch, which a model takes as it is, and where it stands in the data.
 
     Attributes:
-        sides: For each side, such as `source` and `target`, one array of pieces `[length]` for each sentence, int32;
-            row by row they belong together.
-    """
-
-    sides: Mapping[str, Sequence[np.ndarray]]
-
-    def __len__(self) -> int:
-        return len(next(iter(self.sides.values())))
-
-    def lengths(self, side: str) -> np.ndarray:
-        """The number of pieces of each sentence of a side, `[sentences]`."""
-        return np.array([len(row) for row in self.sides[side]], np.int64)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """A batch, and where it stands in the data.
-
-    Attributes:
-        epoch: From 0.
-        index: Of the batch in the epoch, from 0.
-        epoch_batches: How many batches the epoch has.
-        fields: The sides, padded to the longest of the batch.
+        epoch: The number of the epoch, from 0.
+        index: The number of the batch in the epoch, from 0.
+        epoch_batches: The number of batches in the epoch.
+        fields: The fields, padded to the longest row of the batch.
+        positions: The number of padded positions of all sides, in their buckets.
     """
 
     epoch: int
     index: int
     epoch_batches: int
     fields: dict[str, Sequences]
-
-    @property
-    def targets(self) -> int:
-        """Real positions of the target side."""
-        return int(self.fields["target"].lengths.sum())
+    positions: int
 
     @property
     def tokens(self) -> int:
-        """Real positions of all sides."""
+        """The number of real positions of all fields."""
         return sum(int(field.lengths.sum()) for field in self.fields.values())
 
-    def positions(self, buckets: dict[str, Buckets]) -> int:
-        """Padded positions of all sides."""
-        return sum(int(buckets[side].padded(field.lengths).sum()) for side, field in self.fields.items())
+    def __getitem__(self, field: str) -> Sequences:
+        return self.fields[field]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.fields)
+
+    def __len__(self) -> int:
+        return len(self.fields)
 
 
-class BatchPlan:
-    """Which sentence pairs form the batches of each epoch.
+class Batches:
+    """Batches of examples for a model.
+
+    An epoch has every row in exactly one batch, and depends on the seed and its number alone: two integers, `epoch` and
+    `index`, say where a training stands in its data.
 
     Args:
-        corpus: The sentence pairs; more than pairs, where there are more sides than two.
-        buckets: Of each side.
-        mode: `homogeneous` fills batches with pairs of one bucket pair, and makes mixed batches of those that are left
-            over, similar ones together; `mixed` shuffles all uniformly.
-        tokens: Budget of a batch in padded positions of all sides.
-        row_multiple: Rows of a homogeneous batch are a multiple of this where the budget allows it.
-        seed: Of the shuffling.
+        fields: The examples: for each field its rows, an iterable of examples, or a `Corpus`. See `Corpus`.
+        model: The model, whose buckets decide what a row costs and which rows go together.
+        tokens: The most padded positions of a batch, added up over all parts that read a field.
+        mode: `homogeneous` fills batches with rows that share a bucket on every side, and makes mixed ones of what is
+            left over; `mixed` shuffles all rows uniformly. The gradients are exact either way.
+        seed: The seed of the shuffling.
+
+    Attributes:
+        corpus: The examples.
+
+    Raises:
+        OverlongError: A row is longer than the last bucket.
+        ValueError: A field that the model reads is missing, one is there that it doesn't read, its rows don't fit what
+            the model reads of one position, or the budget doesn't hold the longest row.
 
     Example:
-        >>> rows = [np.arange(n) for n in (2, 5, 3, 6, 1)]
-        >>> buckets = {"source": Buckets([3, 6]), "target": Buckets([3, 6])}
-        >>> plan = BatchPlan(ParallelCorpus({"source": rows, "target": rows}), buckets, tokens=24)
-        >>> sorted(sorted(batch.tolist()) for batch in plan.epoch(0))
-        [[0, 2, 4], [1, 3]]
+        >>> import seq2split as s2s
+        >>> encoder = s2s.Node(s2s.models.RecurrentEncoder(50, 4, 8), "source", s2s.Buckets([4, 8]))
+        >>> decoder = s2s.models.RecurrentDecoder(50, 8, 2, 4, 8)
+        >>> model = s2s.SplitModel([encoder, s2s.Node(decoder, [encoder, "target"], s2s.Buckets([3, 6]), loss=True)])
+        >>> rows = {"source": [[7, 8, 3], [5, 6, 7, 8, 3], [9, 3]], "target": [[7, 3], [5, 3, 3, 3], [8, 3]]}
+        >>> batches = Batches(rows, model, tokens=28)
+        >>> [(batch.index, batch["source"].lengths.tolist()) for batch in batches]
+        [(0, [5]), (1, [2, 3])]
     """
 
     def __init__(
         self,
-        corpus: ParallelCorpus,
-        buckets: dict[str, Buckets],
+        fields: Mapping[str, Any] | Iterable[Mapping[str, Any]] | Corpus,
+        model: SplitModel,
         *,
+        tokens: int = 4096,
         mode: str = "homogeneous",
-        tokens: int,
-        row_multiple: int = 1,
         seed: int = 0,
     ):
-        assigned = {side: buckets[side].assign(corpus.lengths(side)) for side in corpus.sides}
-        self._costs = sum(np.array(buckets[side].boundaries)[each] for side, each in assigned.items())
-        self._pairs = np.ravel_multi_index(tuple(assigned.values()), [len(buckets[side]) for side in assigned])
-        self._mode, self._tokens, self._row_multiple, self._seed = mode, tokens, row_multiple, seed
-        batch_rows(tokens, int(self._costs.max()))  # a budget below one row is an error now, not in mid-epoch
+        self.corpus = _conform(fields if isinstance(fields, Corpus) else Corpus(fields), model)
+        readers = {name: part for name, part in model.parts.items() if part.field}
+        self._buckets = {name: part.buckets for name, part in readers.items()}
+        self._lengths = {name: self.corpus.lengths[part.field] for name, part in readers.items()}
+        self._settings = {"tokens": tokens, "mode": mode, "seed": seed, "row_multiple": model.row_multiple}
+        self._plan = BatchPlan(self._lengths, self._buckets, **self._settings)
 
-    def epoch(self, number: int) -> list[np.ndarray]:
-        """The batches of an epoch, each an array of row numbers; every row stands in one."""
-        random = np.random.default_rng([self._seed, number])
-        order = random.permutation(len(self._costs))
-        if self._mode == "mixed":
-            return self._fill(order)
-        full, left = self._homogeneous(order)
-        batches = full + self._fill(left)
-        return [batches[at] for at in random.permutation(len(batches))]
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches of the first epoch."""
+        for batch in self.stream():
+            yield batch
+            if batch.index + 1 == batch.epoch_batches:
+                return
 
-    def _homogeneous(self, order: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-        """The full batches of each bucket pair, and the rows that are left over, in the order of the pairs.
+    def __len__(self) -> int:
+        return len(self._plan.epoch(0))
 
-        So a batch of what is left over spans few buckets, and runs in few graphs.
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what decides about the batches, as JSON can hold it: two of the same give the same batches."""
+        buckets = {name: list(each.boundaries) for name, each in self._buckets.items()}
+        return {"digest": self.corpus.digest(), "rows": len(self.corpus), "buckets": buckets, **self._settings}
+
+    def stream(self, epoch: int = 0, index: int = 0) -> Iterator[Batch]:
+        """Yield the batches from a position on, without end.
+
+        Args:
+            epoch: The epoch of the first batch.
+            index: The first batch's number in it.
+
+        Yields:
+            The batches, looked up ahead of time by `tf.data`.
         """
-        pairs = self._pairs[order]
-        batches, left = [], [order[:0]]
-        for pair in np.unique(pairs):
-            rows = order[pairs == pair]
-            size = batch_rows(self._tokens, int(self._costs[rows[0]]), self._row_multiple)
-            count = len(rows) // size
-            batches += np.split(rows[: count * size], count) if count else []
-            left.append(rows[count * size :])
-        return batches, np.concatenate(left)
+        for (number, at, count, rows), fields in self._looked_up(epoch, index):
+            padded = (self._buckets[name].padded(self._lengths[name][rows]) for name in self._buckets)
+            sequences = {field: Sequences(*each) for field, each in fields.items()}
+            yield Batch(int(number), int(at), int(count), sequences, sum(int(each.sum()) for each in padded))
 
-    def _fill(self, order: np.ndarray) -> list[np.ndarray]:
-        """Cuts rows, in order, into batches within the budget."""
-        ends = np.cumsum(self._costs[order])
-        batches, start = [], 0
-        while start < len(order):
-            before = ends[start - 1] if start else 0
-            stop = int(np.searchsorted(ends, before + self._tokens, side="right"))
-            batches.append(order[start:stop])
-            start = stop
-        return batches
+    def _looked_up(self, epoch: int, index: int) -> Iterator[tuple]:
+        ragged = {
+            field: tf.RaggedTensor.from_row_lengths(np.concatenate(rows), self.corpus.lengths[field])
+            for field, rows in self.corpus.fields.items()
+        }
 
+        def look_up(*place):
+            taken = {field: tf.gather(each, place[-1]) for field, each in ragged.items()}
+            return place, {field: (each.to_tensor(), each.row_lengths()) for field, each in taken.items()}
 
-def stream(corpus: ParallelCorpus, plan: BatchPlan, epoch: int = 0, index: int = 0) -> Iterator[Batch]:
-    """The batches from a position on, without end.
+        scalar = tf.TensorSpec([], tf.int64)
+        dataset = tf.data.Dataset.from_generator(
+            lambda: self._places(epoch, index),
+            output_signature=(scalar, scalar, scalar, tf.TensorSpec([None], tf.int64)),
+        )
+        return dataset.map(look_up).prefetch(_PREFETCHED).as_numpy_iterator()
 
-    Args:
-        corpus: The sentence pairs.
-        plan: Their batches.
-        epoch: The epoch of the first batch.
-        index: The first batch's number in it.
-
-    Yields:
-        The batches, looked up ahead of time by `tf.data`.
-    """
-
-    def positions() -> Iterator[tuple]:
-        number, skip = epoch, index
+    def _places(self, epoch: int, index: int) -> Iterator[tuple]:
+        """Yield the epoch, the index, the number of batches in the epoch, and the rows of each batch."""
         while True:
-            batches = plan.epoch(number)
-            for at in range(skip, len(batches)):
-                yield number, at, len(batches), batches[at]
-            number, skip = number + 1, 0
+            batches = self._plan.epoch(epoch)
+            for at in range(index, len(batches)):
+                yield epoch, at, len(batches), batches[at]
+            epoch, index = epoch + 1, 0
 
-    sides = {
-        side: tf.RaggedTensor.from_row_lengths(np.concatenate(rows), corpus.lengths(side))
-        for side, rows in corpus.sides.items()
-    }
 
-    def look_up(number, at, count, rows):
-        taken = {side: tf.gather(ragged, rows) for side, ragged in sides.items()}
-        return number, at, count, {side: (rows.to_tensor(), rows.row_lengths()) for side, rows in taken.items()}
+def _conform(corpus: Corpus, model: SplitModel) -> Corpus:
+    """Return the corpus with the dtypes and the fields that the model reads."""
+    read, given = set(model.fields), set(corpus.fields)
+    if read != given:
+        raise ValueError(
+            f"the examples have the fields {sorted(given)}, and the model reads {sorted(read)}; give those, under "
+            "these names, and no others."
+        )
+    return Corpus({field: _conform_field(rows, field, model.fields[field]) for field, rows in corpus.fields.items()})
 
-    scalar = tf.TensorSpec([], tf.int64)
-    dataset = tf.data.Dataset.from_generator(
-        positions, output_signature=(scalar, scalar, scalar, tf.TensorSpec([None], tf.int64))
-    )
-    for number, at, count, fields in dataset.map(look_up).prefetch(8).as_numpy_iterator():
-        yield Batch(int(number), int(at), int(count), {side: Sequences(*rows) for side, rows in fields.items()})
+
+def _conform_field(rows: list[np.ndarray], field: str, position: tf.TensorSpec) -> list[np.ndarray]:
+    dtype, shape = position.dtype.as_numpy_dtype, tuple(position.shape)
+    conformed = []
+    for number, row in enumerate(rows):
+        row = row.reshape(0, *shape).astype(dtype) if not len(row) else row
+        if row.shape[1:] != shape or not np.can_cast(row.dtype, dtype, "same_kind"):
+            raise ValueError(
+                f"row {number} of field {field!r} is {row.dtype} of shape {list(row.shape)}; the model reads "
+                f"{position.dtype.name} positions of shape {list(shape)}. Convert it, or tell the model: "
+                f'SplitModel(..., fields={{"{field}": tf.TensorSpec({list(row.shape[1:])}, tf.{row.dtype})}}).'
+            )
+        converted = row.astype(dtype)
+        if dtype in (np.int32, np.int64) and not np.array_equal(converted, row):
+            raise ValueError(f"row {number} of field {field!r} holds {row.max()}, which {position.dtype.name} can't.")
+        conformed.append(converted)
+    return conformed

@@ -97,6 +97,17 @@ class Part:
         named = getattr(self._owner, "trainable_variables", []) if self._named is None else self._named
         return [variable for variable in named if variable.trainable]
 
+    @property
+    def variables(self) -> list:
+        """All variables that are known: those of `fn`, those that were named, and those that its graphs read."""
+        known = [*getattr(self._owner, "variables", []), *(self._named or [])]
+        found = {id(getattr(variable, "value", variable)): variable for variable in known}
+        for graph in self._alive():
+            for traced in graph._passes.values():
+                for variable in traced.run.read:
+                    found.setdefault(id(variable), variable)
+        return list(found.values())
+
     def build(self, *specs: Nest, trace: Sequence[str] = ("forward",), jit_compile: bool = False) -> PartGraph:
         """Builds the part for one signature of inputs.
 

@@ -12,39 +12,48 @@ Entry = dict[str, Any]
 
 
 class History:
-    """The file that a run adds its figures to.
+    """The figures of a run, and the file that they are added to.
 
     Args:
-        path: The file; made when the first entry is added.
+        path: The file, made when the first entry is added; `None` for no file.
+
+    Attributes:
+        entries: What was measured, in order; see `read_history`.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path | None):
         self._path = path
+        self.entries: list[Entry] = []
 
     def add(self, **entry: float) -> None:
-        """Adds an entry; its `step` is what `rewind` goes by."""
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        """Add an entry; `rewind` goes by its `step`."""
+        self.entries.append(entry)
+        if self._path is not None:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
 
     def rewind(self, step: int, finished: bool = False) -> None:
-        """Drops what was measured after a step, at which the run stands; and unless it is finished what of an average.
+        """Read the file, and drop what was measured after a step, at which the run stands.
 
         Args:
             step: The step.
-            finished: Whether no step follows, so that an average of its models is the last.
+            finished: True if no step follows, so that the figures of an average of its models are the last; otherwise
+                they are dropped too.
         """
-        if self._path.exists():
-            kept = [entry for entry in read_history(self._path) if entry["step"] <= step]
-            kept = [entry for entry in kept if finished or not _is_average(entry)]
+        if self._path is not None:
+            self.entries = read_history(self._path) if self._path.exists() else []
+        kept = [entry for entry in self.entries if entry["step"] <= step and (finished or not _is_average(entry))]
+        self.entries = kept
+        if self._path is not None and self._path.exists():
             write_atomically(self._path, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
 
     def has_average(self) -> bool:
-        """Whether an average was measured."""
-        return self._path.exists() and any(map(_is_average, read_history(self._path)))
+        """Return whether an average was measured."""
+        return any(map(_is_average, self.entries))
 
 
 def read_history(path: Path) -> list[Entry]:
-    """The entries of a run's history.
+    """Return the entries of a run's history.
 
     Args:
         path: The file.
@@ -66,7 +75,7 @@ def read_history(path: Path) -> list[Entry]:
 
 
 def _is_average(entry: Entry) -> bool:
-    return "average_loss" in entry
+    return any(name.startswith("average_") for name in entry)
 
 
 def _parse(line: str, place: str) -> Entry:

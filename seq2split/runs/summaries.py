@@ -14,23 +14,23 @@ _SCALAR, _TENSOR = 1, 2  # tensorboard's DataClass
 
 
 class SummaryWriter:
-    """Appends to the event files of a directory.
+    """Appends to the event files of a directory, if there is one.
 
     Args:
-        path: The directory.
+        path: The directory; `None` to write nothing.
     """
 
-    def __init__(self, path: Path):
-        self._writer = tf.summary.create_file_writer(str(path))
+    def __init__(self, path: Path | None):
+        self._writer = tf.summary.create_file_writer(str(path)) if path else tf.summary.create_noop_writer()
 
     def scalars(self, step: int, **values: float) -> None:
-        """Writes numbers, each under its name."""
+        """Write numbers, each under its name."""
         for name, value in values.items():
             self._write(name, tf.constant(value, tf.float32), step, "scalars", _SCALAR)
         self._writer.flush()
 
     def text(self, step: int, name: str, text: str) -> None:
-        """Writes a text in Markdown."""
+        """Write a text in Markdown."""
         self._write(name, tf.constant([text]), step, "text", _TENSOR)
 
     def _write(self, name: str, value: tf.Tensor, step: int, plugin: str, data_class: int) -> None:

@@ -1,1 +1,5 @@
 """Searches for the likeliest outputs of a model."""
+
+from seq2split.search.beam import BeamSearch
+
+__all__ = ["BeamSearch"]

@@ -190,7 +190,7 @@ class BatchStep:
             raise
 
     def _group(self, name: str, padded: dict[str, np.ndarray]) -> list[Group]:
-        """Return the groups of each bucket; rows that share the other parts' buckets stand side by side, to travel so."""
+        """Return the groups of each bucket; rows that share the other parts' buckets stand side by side."""
         others = [lengths for other, lengths in padded.items() if other != name]
         order = np.lexsort(others) if others else np.arange(self._rows)
         return self._grouping.groups(name, padded, order)

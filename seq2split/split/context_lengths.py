@@ -38,7 +38,7 @@ class ContextLengths:
         self._has_choice = count > 1
 
     def choices(self, name: str) -> list[tuple[int, ...]]:
-        """Return all choices of context lengths of a part, one for each other root; nothing where there is no choice."""
+        """Return all choices of context lengths of a part, one for each other root; empty without a choice."""
         return list(product(*(self._boundaries[root].boundaries for root in self._chosen_roots(name))))
 
     def longest(self, name: str) -> tuple[int, ...]:

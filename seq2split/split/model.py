@@ -103,6 +103,11 @@ class SplitModel:
         return dict(self._wiring.parts)
 
     @property
+    def fields(self) -> dict[str, tf.TensorSpec]:
+        """The dtype and shape of one position of each batch field that the model reads."""
+        return {field: self._graphs.position(field) for field in self._wiring.fields.values()}
+
+    @property
     def graphs(self) -> dict[tuple, PartGraph]:
         """The part graphs built so far, by part and bucket; with `context_buckets` above 1 also by the context's."""
         return dict(self._graphs.built)

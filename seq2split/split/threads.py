@@ -50,6 +50,7 @@ class Workers:
     """
 
     def __init__(self, count: int):
+        self.count = count
         self._pool = ThreadPoolExecutor(count) if count > 1 else None
 
     def each(self, task: Callable, items: Iterable, cost: Callable | None = None) -> list:

@@ -20,6 +20,7 @@ class WiredPart:
         name: The name, which no other part of the model has.
         part: The part.
         reads: The fields and parts that it reads, by name, in the order of its arguments.
+        field: The batch field that it reads; `None` if it reads parts alone.
         buckets: The buckets of its field; `None` if it reads none.
         loss: True if it holds a loss.
         weight: The number that its loss is divided by; see `Node`.
@@ -28,6 +29,7 @@ class WiredPart:
     name: str
     part: Part
     reads: tuple[str, ...]
+    field: str | None
     buckets: Buckets | None
     loss: bool
     weight: Weight | None
@@ -55,7 +57,7 @@ class Wiring:
         nodes = list(nodes)
         names = _unique_names(nodes)
         self.parts = {names[id(node)]: _resolve(node, nodes, names) for node in nodes}
-        self.fields = {name: field for name, part in self.parts.items() if (field := self._field_of(part))}
+        self.fields = {name: part.field for name, part in self.parts.items() if part.field}
         self.losses = [name for name, part in self.parts.items() if part.loss]
         self.inner = [name for name in self.parts if name not in self.losses]
         self._check()
@@ -119,16 +121,6 @@ class Wiring:
                     f"the fields {sorted(set(self.fields.values()))}. Rename it, or leave it out."
                 )
 
-    def _field_of(self, part: WiredPart) -> str | None:
-        fields = [read for read in part.reads if read not in self.parts]
-        if len(fields) > 1 or bool(fields) != bool(part.buckets):
-            raise ValueError(
-                f"part {part.name!r} reads {list(part.reads)}, of which {fields} are batch fields, and its buckets are "
-                f"{part.buckets}. A part reads at most one field, and has buckets if it reads one; the parts are "
-                f"{list(self.parts)}."
-            )
-        return fields[0] if fields else None
-
     def _check(self) -> None:
         seen: set[str] = set()
         for name in self.parts:
@@ -187,7 +179,15 @@ def _unique_names(nodes: list[Node]) -> dict[int, str]:
 def _resolve(node: Node, nodes: list[Node], names: dict[int, str]) -> WiredPart:
     resolve = partial(_resolve_read, names[id(node)], nodes, names)
     reads = tuple(resolve(read) for read in node.reads)
-    return WiredPart(names[id(node)], node.part, reads, node.buckets, node.loss, node.weight)
+    fields = [read for read in reads if read not in names.values()]
+    if len(fields) > 1 or bool(fields) != bool(node.buckets):
+        raise ValueError(
+            f"part {names[id(node)]!r} reads {list(reads)}, of which {fields} are batch fields, and its buckets are "
+            f"{node.buckets}. A part reads at most one field, and has buckets if it reads one; the parts are "
+            f"{list(names.values())}."
+        )
+    field = fields[0] if fields else None
+    return WiredPart(names[id(node)], node.part, reads, field, node.buckets, node.loss, node.weight)
 
 
 def _resolve_read(reader: str, nodes: list[Node], names: dict[int, str], read: str | Node) -> str:

@@ -2,49 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 
 import tensorflow as tf
 
-from seq2split.corpus.batches import Batch
+from seq2split.split import LossAndGradients, SplitModel
 from seq2split.split.gradients import add_up
-from seq2split.split.model import SplitModel
-
-Gradient = tf.Tensor | tf.IndexedSlices | None
 
 
-def loss_and_gradients(
-    model: SplitModel, batches: Sequence[Batch], frozen: Collection[str] = ()
-) -> tuple[tuple[tf.Tensor, ...], dict[str, list[Gradient]]]:
-    """Runs a model forward and backward over several batches, one after the other, as if they were one.
+def accumulate(model: SplitModel, batches: Sequence[Mapping], frozen: Collection[str] = ()) -> LossAndGradients:
+    """Run a model forward and backward over several batches, one after the other, as if they were one.
 
-    Losses are means over real target positions, so each batch counts by its share of them. Gradients are added up as
-    they come, and those of embeddings stay sparse: they grow as long as those of all batches together.
+    Every batch is divided by the weights of all of them together, so that losses and gradients only add up. They are
+    added up as they come; those of embeddings stay sparse, and grow as long as those of all batches together.
 
     Args:
-        model: The model, one part of which holds losses.
-        batches: One or more.
-        frozen: As of `SplitModel.loss_and_gradients`.
+        model: The model.
+        batches: One batch or more.
+        frozen: The parts whose gradients nobody wants.
 
     Returns:
-        As of `SplitModel.loss_and_gradients` for all rows in one batch.
+        What `SplitModel.loss_and_gradients` returns for all rows in one batch.
     """
     if len(batches) == 1:
-        return model.loss_and_gradients(batches[0].fields, frozen)
-    targets = sum(batch.targets for batch in batches)
-    losses, gradients = [], {}
+        return model.loss_and_gradients(batches[0], frozen)
+    weights: Counter[str] = Counter()
     for batch in batches:
-        share = batch.targets / targets
-        found, more = model.loss_and_gradients(batch.fields, frozen)
-        losses.append([loss * share for loss in found])
-        for part, each in more.items():
-            scaled = [_scaled(gradient, share) for gradient in each]
-            before = gradients.get(part, [None] * len(each))
-            gradients[part] = [add_up(addends) for addends in zip(before, scaled, strict=True)]
-    return tuple(map(tf.add_n, zip(*losses, strict=True))), gradients
+        weights.update(model.weights(batch))
+    total = None
+    for batch in batches:
+        found = model.loss_and_gradients(batch, frozen, weights)
+        total = found if total is None else _sum(total, found)
+    return total
 
 
-def _scaled(gradient: Gradient, share: float) -> Gradient:
-    if isinstance(gradient, tf.IndexedSlices):
-        return tf.IndexedSlices(gradient.values * share, gradient.indices, gradient.dense_shape)
-    return gradient if gradient is None else gradient * share
+def _sum(one: LossAndGradients, other: LossAndGradients) -> LossAndGradients:
+    gradients = {
+        part: [add_up(pair) for pair in zip(each, other.gradients[part], strict=True)]
+        for part, each in one.gradients.items()
+    }
+    metrics = {name: tf.add(value, other.metrics[name]) for name, value in one.metrics.items()}
+    return LossAndGradients(one.loss + other.loss, metrics, one.weights, gradients)

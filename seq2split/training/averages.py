@@ -8,48 +8,51 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import keras
 import numpy as np
 import tensorflow as tf
 
+from seq2split.common.choices import check_choice
 from seq2split.common.files import write_atomically
-from seq2split.runs.checkpoints import read_checkpoint, variables_of
+from seq2split.runs.checkpoints import named, read_checkpoint
 
 _INDEX = "figures.json"
+CHOICES = ("last", "best")
 
 
 class Candidates:
     """The validated models of a run that are kept to be averaged, each in a directory named by its step.
 
     Args:
-        path: The directory of theirs; made when the first is kept.
-        parts: The layers of the model, by name.
-        count: How many to keep.
+        path: The directory of these models; made when the first is kept.
+        parts: All variables of each part.
+        count: The number of models to keep.
         choice: Which to keep: the `last`, or the `best`.
+
+    Attributes:
+        variables: All variables that are averaged.
     """
 
-    def __init__(self, path: Path, parts: dict[str, keras.Layer], count: int, choice: str):
+    def __init__(self, path: Path, parts: Mapping[str, Sequence], count: int, choice: str):
+        check_choice("average_of", choice, CHOICES)
         self._path, self._count, self._choice = path, count, choice
-        variables = {name: variables_of(layer) for name, layer in parts.items()}
-        self._checkpoint = tf.train.Checkpoint(**variables)
-        self.variables = [variable for each in variables.values() for variable in each.values()]
-        """All that are averaged."""
+        self._checkpoint = tf.train.Checkpoint(**named(parts))
+        self.variables = [variable for each in parts.values() for variable in each]
 
     @property
     def steps(self) -> list[int]:
-        """When those that are kept were validated, in order."""
+        """The steps at which the models that are kept were validated, in order."""
         return sorted(self._figures())
 
     def add(self, step: int, figure: float) -> None:
-        """Keeps the model as it is now if it is one of those to keep, and deletes the one in whose stead it is.
+        """Keep the model as it is now if it is one of those to keep, and delete the one whose place it takes.
 
         Args:
-            step: Of the training.
-            figure: Its validation's figure; higher is better.
+            step: The step of the training.
+            figure: The figure of its validation; higher is better.
         """
         figures = self._figures() | {step: figure}
         rank = figures.get if self._choice == "best" else None
@@ -59,11 +62,11 @@ class Candidates:
         self._keep({each: figures[each] for each in kept})
 
     def rewind(self, step: int) -> None:
-        """Deletes what was kept after a step, to which the run was set back."""
+        """Delete what was kept after a step, to which the run was set back."""
         self._keep({each: figure for each, figure in self._figures().items() if each <= step})
 
     def read_average(self) -> None:
-        """Gives the variables the mean of those that are kept, computed in double precision."""
+        """Give the variables the mean of the models that are kept, computed in double precision."""
         sums = [0.0] * len(self.variables)
         steps = self.steps
         for step in steps:
@@ -82,7 +85,7 @@ class Candidates:
         return {int(step): figure for step, figure in json.loads(index.read_text()).items()} if index.exists() else {}
 
     def _keep(self, figures: dict[int, float]) -> None:
-        """Deletes all others; those of which the index tells are whole at any moment."""
+        """Delete all other models. The index never lists one that is incomplete."""
         if self._path.exists():
             write_atomically(self._path / _INDEX, json.dumps(figures).encode())
             for folder in self._path.iterdir():
@@ -95,28 +98,37 @@ class MovingAverage:
 
     Args:
         variables: The variables.
-        decay: Share of the average that a step leaves; 0 for no average, which costs nothing.
+        decay: The share of the average that a step leaves; 0 for no average, which costs nothing.
+
+    Attributes:
+        values: The averages, in the order of the variables; a checkpoint holds them.
     """
 
     def __init__(self, variables: Sequence, decay: float):
+        if not 0 <= decay < 1:
+            raise ValueError(f"ema is {decay}; expected at least 0, for no moving average, and below 1.")
         self._variables = list(variables) if decay else []
         self._decay = decay
         self.values = [tf.Variable(variable, trainable=False) for variable in self._variables]
-        """The averages, in the order of the variables; a checkpoint holds them."""
         self._move = tf.function(self._moved, autograph=False, jit_compile=True)
 
+    def reset(self) -> None:
+        """Give the averages the values that the variables have now."""
+        for variable, value in zip(self._variables, self.values, strict=True):
+            value.assign(variable)
+
     def update(self, step: int) -> None:
-        """Moves towards the variables as they are now.
+        """Move towards the variables as they are now.
 
         Args:
-            step: Of the training, counted from 1. Step n leaves at most n / (n + 9) of the average.
+            step: The step of the training, counted from 1. Step n leaves at most n / (n + 9) of the average.
         """
         if self.values:
             self._move(tf.constant(1.0 - min(self._decay, step / (step + 9.0))))
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Gives the variables the averages for as long as the context lasts."""
+        """Give the variables the averages for as long as the context lasts."""
         with preserved(self._variables):
             for variable, value in zip(self._variables, self.values, strict=True):
                 variable.assign(value)
@@ -129,7 +141,7 @@ class MovingAverage:
 
 @contextmanager
 def preserved(variables: Iterable) -> Iterator[None]:
-    """Puts back the values of variables in the end."""
+    """Put back the values of variables in the end."""
     before = [(variable, variable.numpy()) for variable in variables]
     try:
         yield

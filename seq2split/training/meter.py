@@ -8,72 +8,76 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
-from seq2split.buckets import Buckets
-from seq2split.corpus.batches import Batch
+from seq2split.corpus import Batch
+from seq2split.split import Losses
+
+_OVERFLOW = 50.0  # nats; a loss above it tells that the model is lost, whatever its exponential
 
 
 class Meter:
-    """Measures steps: loss, perplexity, tokens per second, share of padding.
+    """Measures steps: loss and metrics, tokens per second, share of padding.
 
     Args:
-        buckets: Of both sides.
-        step: Steps done before.
-        steps: Steps in all.
+        step: The steps done before.
+        steps: The steps in all.
+        progress: True to show a bar.
     """
 
-    def __init__(self, buckets: dict[str, Buckets], step: int, steps: int):
-        calm = 0.2 if sys.stderr.isatty() else 30.0  # a log file wants few lines
-        self._buckets = buckets
-        self._bar = tqdm(initial=step, total=steps, desc="training", unit="step", mininterval=calm, dynamic_ncols=True)
+    def __init__(self, step: int, steps: int, progress: bool = True):
+        interval = 0.2 if sys.stderr.isatty() else 30.0  # a log file wants few lines
+        self._bar = tqdm(
+            initial=step,
+            total=steps,
+            desc="training",
+            unit="step",
+            mininterval=interval,
+            dynamic_ncols=True,
+            disable=not progress,
+        )
         self._sums: Counter[str] = Counter()
+        self._figures: Counter[str] = Counter()
         self._last = time.perf_counter()
 
-    def count(self, batches: Sequence[Batch], loss: float, nll: float) -> float:
-        """Notes a step.
+    def count(self, batches: Sequence[Batch], losses: Losses) -> float:
+        """Note a step.
 
         Args:
-            batches: What it trained on.
-            loss: The training loss of a target position, on average.
-            nll: The negative log-likelihood of a target position in nats, on average.
+            batches: The batches that it trained on.
+            losses: Their loss and metrics.
 
         Returns:
             The seconds that it took.
         """
-        seconds, targets = self._lap(), sum(batch.targets for batch in batches)
+        seconds, weight = self._lap(), sum(losses.weights.values())
         self._sums.update(
             seconds=seconds,
-            loss=loss * targets,
-            nll=nll * targets,
-            targets=targets,
+            weight=weight,
             tokens=sum(batch.tokens for batch in batches),
-            positions=sum(batch.positions(self._buckets) for batch in batches),
+            positions=sum(batch.positions for batch in batches),
         )
-        figures = self._figures()
-        self._bar.set_postfix_str(
-            f"loss {figures['loss']:.3f}, perplexity {figures['perplexity']:.1f}, "
-            f"{figures['tokens_per_second']:,.0f} tokens/s, padding {figures['padding']:.0%}",
-            refresh=False,
-        )
-        self._bar.update()
+        figures = {"loss": losses.loss} | losses.metrics
+        self._figures.update({name: float(value) * weight for name, value in figures.items()})
+        self._show()
         return seconds
 
     def window(self) -> dict[str, float]:
-        """The figures since the last call."""
-        figures = self._figures()
+        """Return the figures since the last call."""
+        figures = self._averages()
         self._sums.clear()
+        self._figures.clear()
         return figures
 
     def skip(self) -> float:
-        """Leaves out of the measurement what happened since the last step, and returns its seconds."""
+        """Leave out of the measurement what happened since the last step, and return its seconds."""
         return self._lap()
 
     def __enter__(self) -> Meter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Ends the bar, so that what is said next starts a line."""
+        """End the bar, so that what is said next starts a line."""
         self._bar.close()
 
     def _lap(self) -> float:
@@ -81,12 +85,30 @@ class Meter:
         seconds, self._last = now - self._last, now
         return seconds
 
-    def _figures(self) -> dict[str, float]:
+    def _show(self) -> None:
+        figures = self._averages()
+        shown = [f"loss {figures['loss']:.3f}"]
+        shown += [f"perplexity {figures['perplexity']:.1f}"] if "perplexity" in figures else []
+        speed = f"{figures['tokens_per_second']:,.0f} tokens/s, padding {figures['padding']:.0%}"
+        self._bar.set_postfix_str(", ".join([*shown, speed]), refresh=False)
+        self._bar.update()
+
+    def _averages(self) -> dict[str, float]:
         sums = self._sums
-        return {
-            "loss": sums["loss"] / sums["targets"],
-            "nll": sums["nll"] / sums["targets"],
-            "perplexity": math.exp(min(50.0, sums["nll"] / sums["targets"])),
+        figures = {name: total / sums["weight"] for name, total in self._figures.items()}
+        if "nll" in figures:
+            figures["perplexity"] = perplexity(figures["nll"])
+        return figures | {
             "tokens_per_second": sums["tokens"] / sums["seconds"],
             "padding": 1.0 - sums["tokens"] / sums["positions"],
         }
+
+
+def perplexity(nll: float) -> float:
+    """Return the perplexity of a negative log-likelihood in nats, up to what tells that the model is lost.
+
+    Example:
+        >>> perplexity(0.0), perplexity(1e9) == perplexity(50.0)
+        (1.0, True)
+    """
+    return math.exp(min(_OVERFLOW, nll))

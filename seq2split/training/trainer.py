@@ -1,257 +1,318 @@
-"""The training loop: steps, validations, checkpoints, and a run that can be killed at any moment and started again."""
+"""The training of any split model: steps, validations, checkpoints, and a run that can be killed at any moment."""
 
 from __future__ import annotations
 
 import math
-import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
-from seq2split.config.settings import Config
-from seq2split.corpus.batches import BatchPlan, ParallelCorpus, stream
-from seq2split.corpus.vocabulary import read_parallel
-from seq2split.runs.checkpoints import Checkpoints, Progress
-from seq2split.runs.directory import RunDirectory, admit_corpus
-from seq2split.runs.history import History
-from seq2split.runs.sessions import add_session
-from seq2split.runs.summaries import SummaryWriter
-from seq2split.training.accumulation import loss_and_gradients
-from seq2split.training.averages import Candidates, MovingAverage, preserved
+from seq2split.common.choices import check_choice
+from seq2split.corpus import Batch, Batches
+from seq2split.runs.directory import RunDirectory
+from seq2split.runs.progress import Progress
+from seq2split.split import LossAndGradients, SplitModel
+from seq2split.split.threads import Workers
+from seq2split.training.accumulation import accumulate
+from seq2split.training.averages import MovingAverage
+from seq2split.training.callbacks import Callback
+from seq2split.training.interrupts import Interrupted, asked_to_stop
 from seq2split.training.meter import Meter
-from seq2split.training.optimizers import Updater
-from seq2split.translation.translator import Translator
-from seq2split.translation.validation import Result, Validation
+from seq2split.training.records import Records
+from seq2split.training.rules import Rule, Rules, make_rules
+from seq2split.training.updater import Updater
+from seq2split.training.validation import Validate, make_validate
 
-
-class Interrupted(Exception):  # noqa: N818 it is no error
-    """The run was asked to stop, and has saved where it stands."""
+MODES = ("min", "max")
 
 
 class Trainer:
-    """A training run.
+    """Trains a split model.
+
+    With a run directory, everything that decides how the training goes on is in its checkpoints: variables, optimizers,
+    moving averages, and the place in the data. The same program started again goes on from the last one, bit for bit
+    where it was, on as many threads as before. Ctrl-C, or SIGTERM, saves first and raises `Interrupted`.
 
     Args:
-        config: The configuration.
-        path: The run directory; a run that it holds is resumed.
-        threads: How many share the work; as of `SplitModel`.
+        model: The model.
+        optimizer: A Keras optimizer for all variables, or one for each part by name; a part that is left out stays as
+            it is. An `UpdateRule` adds the steps in which one moves its variables, and freezes them for some or all.
+        groups: Optimizers or rules of their own for some variables: by part, or by a regular expression that matches
+            the whole path of a variable, such as `.*/embeddings`.
+        run: The run directory: checkpoints, history, TensorBoard's events and a record of each session. By default
+            nothing is written.
+        clip_norm: The global norm over all variables that gradients are scaled down to; 0 for no clipping.
+        accumulate: The number of batches whose gradients make one update.
+        ema: The decay of an exponential moving average of the variables, which validations use, and the best model is
+            saved with; 0 for none.
+        average: The number of validated models that are kept; at the end their average becomes the model of the run if
+            it validates better than each of them. 0 for none.
+        average_of: Which are kept: the `best`, or the `last`.
 
     Attributes:
-        translator: What is trained.
-        progress: How far it is.
+        model: The model.
+        progress: How far the training is.
 
     Raises:
-        ConfigError: The directory holds a run of another model or of other data.
-        ValueError: A file of the configuration is wrong, or a sentence is longer than the last bucket.
+        ValueError: There is no part of such a name, a group matches no variable, or an argument is out of its range.
+
+    Example:
+        >>> import keras
+        >>> import seq2split as s2s
+        >>> encoder = s2s.Node(s2s.models.RecurrentEncoder(50, 4, 8, name="encoder"), "source", s2s.Buckets([4]))
+        >>> decoder = s2s.models.RecurrentDecoder(50, 8, 2, 4, 8, name="decoder")
+        >>> model = s2s.SplitModel([encoder, s2s.Node(decoder, [encoder, "target"], s2s.Buckets([3]), loss=True)])
+        >>> rows = {"source": [[7, 8, 3], [6, 3]], "target": [[8, 7, 3], [6, 3]]}
+        >>> trainer = Trainer(model, keras.optimizers.Adam(0.05))
+        >>> history = trainer.fit(Batches(rows, model, tokens=28), steps=40, log_every=20, progress=False)
+        >>> history[-1]["step"], history[-1]["loss"] < history[0]["loss"]
+        (40, True)
     """
 
-    def __init__(self, config: Config, path: str | Path, threads: int = 1):
-        self._settings, run = config.training, RunDirectory(path)
-        changed = run.freeze(config)
-        if changed:
-            say(f"changed in this run: {', '.join(changed)}")
-        self._corpus, self.translator = prepare(config, run, threads)
-        self._model = self.translator.model
-        self._validation = Validation(config, self.translator)
-        if self._validation.told:
-            say(self._validation.told)
-        self._updater = Updater(
-            {name: node.part.trainable_variables for name, node in self._model.nodes.items()},
-            config.optimizer,
-            clip_norm=self._settings.clip_norm,
-            total_steps=self._settings.steps,
-            threads=threads,
+    def __init__(
+        self,
+        model: SplitModel,
+        optimizer: Rules,
+        *,
+        groups: Mapping[str, Rule] | None = None,
+        run: str | Path | None = None,
+        clip_norm: float = 0.0,
+        accumulate: int = 1,
+        ema: float = 0.0,
+        average: int = 0,
+        average_of: str = "best",
+    ):
+        _check_at_least(0, clip_norm=clip_norm, average=average)
+        _check_at_least(1, accumulate=accumulate)
+        model.create_variables()
+        self.model, self.progress = model, Progress()
+        self._accumulate, self._clip_norm = accumulate, clip_norm
+        variables = {name: part.part.trainable_variables for name, part in model.parts.items()}
+        rules = make_rules(optimizer, groups, list(variables))
+        self._updater = Updater(variables, rules, clip_norm=clip_norm, workers=Workers(model.threads))
+        self._moving = MovingAverage(self._updater.variables, ema)
+        self._records = Records(
+            RunDirectory(run) if run is not None else None,
+            self.progress,
+            {name: part.part.variables for name, part in model.parts.items()},
+            self._updater.optimizers,
+            self._moving.values,
+            average,
+            average_of,
         )
-        self.progress, layers = Progress(), self.translator.layers
-        self._moving = MovingAverage(self._updater.variables, self._settings.ema)
-        self._candidates = Candidates(run.candidates, layers, self._settings.average, self._settings.average_of)
-        self._checkpoints = Checkpoints(
-            run.latest, run.best, run.average, self.progress, layers, self._updater.optimizers, self._moving.values
-        )
-        self._plan = BatchPlan(
-            self._corpus,
-            self.translator.buckets,
-            mode=config.batches.mode,
-            tokens=config.batches.tokens,
-            row_multiple=config.batches.row_multiple,
-            seed=config.seed,
-        )
-        self._summaries, self._history, self._sessions = SummaryWriter(run.events), History(run.history), run.sessions
 
-    def train(self) -> None:
-        """Trains to the last step, or until the validations stop improving.
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """What was measured so far, in order; see `runs.history.read_history`."""
+        return self._records.history.entries
+
+    def fit(
+        self,
+        batches: Batches,
+        *,
+        steps: int,
+        validation: Iterable[Mapping[str, Any]] | Validate | None = None,
+        validate_every: int = 500,
+        monitor: str = "loss",
+        mode: str = "min",
+        patience: int = 0,
+        checkpoint_every: int = 250,
+        log_every: int = 20,
+        callbacks: Sequence[Callback] = (),
+        progress: bool = True,
+    ) -> list[dict[str, Any]]:
+        """Train to a step, from wherever the training stands.
+
+        Args:
+            batches: The batches to train on.
+            steps: The number of steps in all, those of earlier sessions among them.
+            validation: Batches over which the loss is measured, or a function of the model that returns figures by name
+                (or one figure, called `score`).
+            validate_every: The steps between two validations; the last step has one in any case.
+            monitor: The figure of validations that the best model is chosen by.
+            mode: `min` if lower is better, `max` if higher is.
+            patience: The number of validations without improvement that end the training; 0 for no early end.
+            checkpoint_every: The steps between two checkpoints.
+            log_every: The steps between two entries of the history.
+            callbacks: What else to do; see `Callback`.
+            progress: True to show a bar and to print validations.
+
+        Returns:
+            The history: one entry for every `log_every` steps and for each validation.
 
         Raises:
             Interrupted: It was asked to stop, and has saved where it stands.
-            FloatingPointError: The gradients are not finite.
+            FloatingPointError: The loss or the gradients are not finite.
+            ValueError: The run directory holds a training on other batches or of another model, validations don't have
+                the figure to monitor, or an argument is out of its range.
         """
-        progress, settings = self.progress, self._settings
-        say(self._checkpoints.restore())
-        self._add_session()
-        self._history.rewind(int(progress.step), self._finished())
-        self._candidates.rewind(int(progress.step))
-        if not self._finished():
-            self._checkpoints.drop_average()  # it was that of a shorter training
-        if settings.build_ahead:
-            self._model.build()
-        batches = stream(self._corpus, self._plan, int(progress.epoch), int(progress.index))
-        groups = iter(lambda: list(islice(batches, settings.accumulate)), [])
-        with _asked_to_stop() as asked, Meter(self.translator.buckets, int(progress.step), settings.steps) as meter:
-            while not self._finished():
-                group, rates, step = next(groups), self._updater.learning_rates, int(progress.step) + 1
-                (loss, nll), gradients = loss_and_gradients(self._model, group, self._updater.frozen(step))
-                self._check_finite(loss, self._updater(gradients, step))
-                self._moving.update(step)
-                progress.advance(group, meter.count(group, float(loss), float(nll)))
-                if progress.step % settings.log_every == 0:
-                    self._note(**meter.window(), **_named(rates))
+        check_choice("mode", mode, MODES)
+        _check_at_least(0, steps=steps, patience=patience)
+        _check_at_least(1, validate_every=validate_every, checkpoint_every=checkpoint_every, log_every=log_every)
+        self._steps, self._patience = steps, patience
+        self._monitor, self._sign = monitor, 1.0 if mode == "max" else -1.0
+        self._validate = None if validation is None else make_validate(validation)
+        self._callbacks, self._is_shown = callbacks, progress
+        self._begin(batches)
+        with asked_to_stop() as asked, Meter(int(self.progress.step), steps, progress) as meter:
+            for group in self._groups(batches):
+                result, rates = self._step(group, meter)
+                step = int(self.progress.step)
+                if step % log_every == 0:
+                    self._note(**meter.window(), **rates)
+                self._call("on_step", result)
                 better = False
-                if progress.step % settings.validate_every == 0 or progress.step == settings.steps:
+                if self._validate and (step % validate_every == 0 or step == steps):
                     with self._moving.applied():
-                        better = self._validate()
-                    progress.seconds.assign_add(meter.skip())
-                if progress.step % settings.checkpoint_every == 0 or better or self._finished() or asked:
-                    self._checkpoints.save()  # with the best too: a run that is set back must not lose what it is
+                        better = self._judge(self._validate(self.model))
+                    self.progress.seconds.assign_add(meter.skip())
+                if step % checkpoint_every == 0 or better or self._finished() or asked:
+                    self._save()  # with the best too: a run that is set back must not lose what it is
                 if asked and not self._finished():
-                    raise Interrupted(f"stopped after step {int(progress.step)}; start it again to resume")
-        say(self._outcome())
-        if settings.average and not self._history.has_average():
-            self._try_average()
+                    raise Interrupted(f"stopped after step {step}; start it again to resume")
+        self._end()
+        return self.history
 
-    def samples(self, translator: Translator) -> str:
-        """Translations of the first validation sentences, as many as the configuration shows."""
-        return self._validation.samples(translator, self._settings.samples)
+    def load_best(self) -> None:
+        """Give the model the variables of the best validated one, or of the average if that is better.
 
-    def _add_session(self) -> None:
-        """Records what goes on with the run from here."""
-        add_session(
-            self._sessions,
-            step=int(self.progress.step),
-            seed=self.translator.config.seed,
-            threads=self.translator.threads,
+        Raises:
+            ValueError: Nothing was validated yet.
+        """
+        self._records.load_best()
+
+    def say(self, text: str) -> None:
+        """Print a line to standard error, above the progress bar, unless `fit` shows no progress."""
+        if self._is_shown:
+            say(text)
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a text in Markdown for TensorBoard, if there is a run directory."""
+        self._records.summaries.text(int(self.progress.step), name, text)
+
+    def _begin(self, batches: Batches) -> None:
+        self.say(self._records.restore(batches.fingerprint()))
+        if not int(self.progress.step):
+            self._moving.reset()
+        self._records.begin(
+            finished=self._finished(),
+            seed=batches.fingerprint()["seed"],
+            threads=self.model.threads,
             parameters=sum(math.prod(variable.shape) for variable in self._updater.variables),
         )
 
-    def _finished(self) -> bool:
-        patience = self._settings.patience
-        return self.progress.step >= self._settings.steps or bool(patience and self.progress.stale >= patience)
+    def _groups(self, batches: Batches) -> Iterator[list[Batch]]:
+        """Yield the batches of each update, from where the training stands, until it is finished."""
+        stream = batches.stream(int(self.progress.epoch), int(self.progress.index))
+        while not self._finished():
+            yield list(islice(stream, self._accumulate))
 
-    def _validate(self) -> bool:
-        """Scores the validation corpus, shows samples, and keeps the model if it is the best so far; returns that."""
-        step, result = int(self.progress.step), self._validation.run()
-        better = self.progress.judge(self._figure(result))
+    def _step(self, group: list[Batch], meter: Meter) -> tuple[LossAndGradients, dict[str, float]]:
+        """Train on a group of batches; returns the losses and gradients, and the learning rates."""
+        step, rates = int(self.progress.step) + 1, self._updater.learning_rates
+        result = accumulate(self.model, group, self._updater.frozen(step))
+        self._check_finite(step, result.loss, self._updater(result.gradients, step))
+        self._moving.update(step)
+        seconds, (last, tokens) = meter.count(group, result), (group[-1], sum(batch.tokens for batch in group))
+        epoch_ends = last.index + 1 == last.epoch_batches
+        place = (last.epoch + 1, 0) if epoch_ends else (last.epoch, last.index + 1)
+        self.progress.advance(epoch=place[0], index=place[1], tokens=tokens, seconds=seconds)
+        shared = {"learning_rate" + ("" if name == "shared" else f" {name}"): rate for name, rate in rates.items()}
+        return result, shared
+
+    def _finished(self) -> bool:
+        stale = self._patience and self.progress.stale >= self._patience
+        return bool(self.progress.step >= self._steps or stale)
+
+    def _judge(self, figures: dict[str, float]) -> bool:
+        """Keep the model if it is the best so far; returns whether it is."""
+        step, figure = int(self.progress.step), self._figure(figures)
+        better = self.progress.judge(figure)
         if better:
-            self._checkpoints.save_best()
-        self._candidates.add(step, self._figure(result))
-        say(f"step {step}: validation {result}{', the best so far' if better else ''}")
-        if self._settings.samples:
-            samples = self.samples(self.translator)
-            say(samples)
-            self._summaries.text(step, "samples", samples.replace("\n", "  \n"))
-        self._note(validation_loss=result.loss, validation_perplexity=result.perplexity, validation_bleu=result.bleu)
+            self._records.save_best()
+        self._records.add_candidate(step, figure)
+        self.say(f"step {step}: validation {_shown(figures)}{', the best so far' if better else ''}")
+        self._note(**{f"validation_{name}": value for name, value in figures.items()})
+        self._call("on_validation", figures)
         return better
 
+    def _figure(self, figures: Mapping[str, float]) -> float:
+        """Return what validations are compared by; higher is better."""
+        if self._monitor not in figures:
+            raise ValueError(
+                f"validations have the figures {list(figures)}; expected {self._monitor!r} among them, the one to "
+                "monitor. Name another: fit(..., monitor=..., mode=...)."
+            )
+        return self._sign * figures[self._monitor]
+
     def _note(self, **figures: float) -> None:
-        """Writes figures of the last step to the history and for TensorBoard."""
-        step, seconds, tokens = int(self.progress.step), float(self.progress.seconds), int(self.progress.tokens)
-        self._history.add(step=step, seconds=round(seconds, 3), tokens=tokens, **figures)
-        self._summaries.scalars(step, **figures)
+        """Write figures of the last step to the history and for TensorBoard."""
+        self._records.add(**figures)
+
+    def _save(self) -> None:
+        path = self._records.save()
+        if path:
+            self._call("on_checkpoint", path)
+
+    def _end(self) -> None:
+        self.say(self._outcome())
+        if self._validate and self._records.has_candidates() and not self._records.history.has_average():
+            self._try_average()
+        self._call("on_end")
 
     def _try_average(self) -> None:
-        """Validates the average of the kept models, and makes it the model of the run if no single one was as good."""
-        steps = self._candidates.steps
+        """Validate the average of the kept models, and make it the model of the run if no single one was as good."""
+        steps = self._records.candidates.steps
         if len(steps) < 2:
-            say(f"no average: {len(steps)} validated models are kept, and it takes two")
+            self.say(f"no average: {len(steps)} validated models are kept, and it takes two")
             return
-        with preserved(self._candidates.variables):
-            self._candidates.read_average()
-            result = self._validation.run()
-            better = self._figure(result) > self.progress.best
-            if better:
-                self._checkpoints.save_average()
-            else:
-                self._checkpoints.drop_average()
-        self._note(average_loss=result.loss, average_perplexity=result.perplexity, average_bleu=result.bleu)
+        with self._records.averaged():
+            figures = self._validate(self.model)
+            better = self._figure(figures) > float(self.progress.best)
+            self._records.keep_average(better)
+        self._note(**{f"average_{name}": value for name, value in figures.items()})
         verdict = "better than the best: it is the model of this run" if better else "no better than the best"
-        say(f"average of the models of steps {', '.join(map(str, steps))}: validation {result}, {verdict}")
+        self.say(f"average of the models of steps {', '.join(map(str, steps))}: {_shown(figures)}, {verdict}")
 
-    def _figure(self, result: Result) -> float:
-        """What validations are compared by; higher is better."""
-        return result.bleu if self._settings.criterion == "bleu" else -result.loss
-
-    def _check_finite(self, loss: tf.Tensor, norm: tf.Tensor) -> None:
+    def _check_finite(self, step: int, loss: tf.Tensor, norm: tf.Tensor) -> None:
         if not (math.isfinite(float(norm)) and math.isfinite(float(loss))):
+            clip = f"lower clip_norm, which is {self._clip_norm:g}" if self._clip_norm else "set clip_norm, such as 1"
             raise FloatingPointError(
-                f"in step {int(self.progress.step) + 1} the loss is {float(loss)} and the gradient norm is "
-                f"{float(norm)}, so the variables are lost; the checkpoints before are good. Lower "
-                f"optimizer.learning_rate, {self._advice()}, or raise optimizer.warmup_steps, and start the run again."
+                f"in step {step} the loss is {float(loss)} and the gradient norm is {float(norm)}, so the variables "
+                f"are lost; the checkpoints before are good. Lower the learning rate, {clip}, or warm up for more "
+                "steps, and start the run again."
             )
 
-    def _advice(self) -> str:
-        clip = self._settings.clip_norm
-        return f"lower training.clip_norm, which is {clip:g}" if clip else "set training.clip_norm, such as 1"
-
     def _outcome(self) -> str:
-        progress, criterion = self.progress, self._settings.criterion
-        early = (
-            f": {int(progress.stale)} validations without improvement" if progress.step < self._settings.steps else ""
-        )
-        best = f"best validation {criterion} {abs(float(progress.best)):.2f} at step {int(progress.best_step)}"
-        seconds = float(progress.seconds)
+        progress, seconds = self.progress, float(self.progress.seconds)
+        early = f": {int(progress.stale)} validations without improvement" if progress.step < self._steps else ""
+        best = f"best validation {self._monitor} {abs(float(progress.best)):.2f} at step {int(progress.best_step)}"
         return (
             f"finished after step {int(progress.step)}{early}; {best if progress.best_step else 'never validated'}; "
-            f"{seconds / 60:.1f} minutes, "
-            f"{int(progress.tokens) / max(seconds, 1e-9):,.0f} source and target tokens/s, validations included"
+            f"{seconds / 60:.1f} minutes, {int(progress.tokens) / max(seconds, 1e-9):,.0f} tokens/s, validations "
+            "included"
         )
 
-
-def _named(rates: dict[str, float]) -> dict[str, float]:
-    """The learning rates as scalars: `learning_rate`, and that of an optimizer of its own with its name."""
-    return {"learning_rate" + ("" if owner == "shared" else f" {owner}"): rate for owner, rate in rates.items()}
+    def _call(self, moment: str, *arguments: Any) -> None:
+        for callback in self._callbacks:
+            getattr(callback, moment)(self, *arguments)
 
 
 def say(text: str) -> None:
-    """Prints a line to standard error, above a progress bar if there is one."""
+    """Print a line to standard error, above a progress bar if there is one."""
     tqdm.write(text, file=sys.stderr)
 
 
-def prepare(config: Config, run: RunDirectory, threads: int = 1) -> tuple[ParallelCorpus, Translator]:
-    """The training corpus in pieces, and a translator with new variables."""
-    lines = read_parallel(config.corpus("train"))
-    vocabularies = run.vocabularies(config, lines)
-    corpus = ParallelCorpus({side: vocabularies[side].encode(each) for side, each in lines.items()})
-    buckets = run.buckets(config, corpus)
-    corpus, told = admit_corpus(corpus, buckets, config.data.overlong, "training corpus")
-    if told:
-        say(told)
-    for side in config.sides:
-        padding = buckets[side].padding_share(corpus.lengths(side))
-        say(f"{side} buckets {list(buckets[side].boundaries)}, {padding:.1%} padding, {len(corpus)} sentences")
-    return corpus, Translator(config, vocabularies, buckets, threads)
+def _shown(figures: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
 
 
-@contextmanager
-def _asked_to_stop() -> Iterator[list[int]]:
-    """Collects the first interrupt or termination signal, so that the step can end; a second one acts at once."""
-    asked: list[int] = []
-    before = {}
-
-    def note(number: int, _frame: object) -> None:
-        asked.append(number)
-        for each, handler in before.items():
-            signal.signal(each, handler)
-        os.write(2, b"\nstopping after this step; once more stops at once\n")  # print may be what was interrupted
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        before[number] = signal.signal(number, note)
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _check_at_least(least: int, **values: float) -> None:
+    for name, value in values.items():
+        if not least <= value < math.inf:
+            raise ValueError(f"{name} is {value}; expected a finite number, at least {least}.")

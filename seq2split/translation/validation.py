@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from seq2split.config.settings import Config, SearchConfig
 from seq2split.corpus.batches import BatchPlan, ParallelCorpus, stream
-from seq2split.corpus.vocabulary import read_parallel
+from seq2split.corpus.parallel_text import read_parallel
 from seq2split.runs.directory import admit_corpus
 from seq2split.translation.evaluation import bleu_score
 from seq2split.translation.translator import Translator

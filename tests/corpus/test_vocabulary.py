@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seq2split.corpus import vocabulary as text
-from seq2split.corpus.vocabulary import Vocabulary, read_lines, read_parallel
+from seq2split.corpus.parallel_text import read_lines, read_parallel
+from seq2split.corpus.vocabulary import Vocabulary
 
 LINES = [f"The {animal} number {i} saw {i * 7919 % 1000} hills." for i in range(60) for animal in ("dog", "cat", "yak")]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seq2split.corpus.vocabulary import read_parallel
+from seq2split.corpus.parallel_text import read_parallel
 
 DATA = Path(__file__).parents[2] / "data"
 SUFFIXES = {"numbers": ("en", "de"), "repeat": ("source", "target")}

@@ -14,7 +14,7 @@ import seq2split as s2s
 from seq2split.buckets import pad_rows
 from seq2split.cli import main
 from seq2split.config.settings import ConfigError, load
-from seq2split.corpus.vocabulary import read_lines
+from seq2split.corpus.parallel_text import read_lines
 from seq2split.models import RecurrentDecoder, RecurrentEncoder
 from seq2split.split.sequences import Sequences
 from seq2split.training.trainer import Trainer

@@ -1,0 +1,77 @@
+"""What becomes of rows that are longer than the last bucket."""
+
+from __future__ import annotations
+
+from functools import reduce
+
+import numpy as np
+
+from seq2split.buckets import Admission, Buckets
+from seq2split.corpus.corpus import Corpus
+
+
+def admit(corpus: Corpus, buckets: dict[str, Buckets], overlong: str, name: str) -> tuple[Corpus, Admission]:
+    """Apply the choice about overlong rows to a corpus.
+
+    Args:
+        corpus: The sentence pairs.
+        buckets: Of each side.
+        overlong: `error`, `truncate` or `skip`, which leaves out the whole pair.
+        name: What messages call the corpus.
+
+    Returns:
+        The pairs that stay, cut to the last buckets; and their row numbers, the positions of all sides that each has,
+        and how many pairs were truncated and skipped.
+
+    Raises:
+        OverlongError: A sentence is too long and `overlong` is `error`.
+    """
+    admitted = {}
+    for side in corpus.fields:
+        try:
+            admitted[side] = buckets[side].admit(corpus.lengths[side], overlong)
+        except ValueError as error:
+            error.add_note(f"These are the pieces of the {name}, {side} side; data.overlong decides about them.")
+            raise
+    kept = reduce(np.intersect1d, (each.kept for each in admitted.values()))
+    limits = {side: buckets[side].boundaries[-1] for side in corpus.fields}
+    sides = {side: [cut(rows[at], limits[side]) for at in kept] for side, rows in corpus.fields.items()}
+    over = np.any([corpus.lengths[side][kept] > limits[side] for side in corpus.fields], axis=0)
+    stay = Corpus(sides)
+    lengths = np.sum([stay.lengths[side] for side in sides], axis=0)
+    return stay, Admission(kept, lengths, truncated=int(over.sum()), skipped=len(corpus) - len(kept))
+
+
+def admit_corpus(corpus: Corpus, buckets: dict[str, Buckets], overlong: str, name: str) -> tuple[Corpus, str | None]:
+    """Apply the choice about overlong rows to a corpus that must not end up empty.
+
+    Args:
+        corpus: See `admit`.
+        buckets: See `admit`.
+        overlong: See `admit`.
+        name: See `admit`.
+
+    Returns:
+        The pairs that stay, and what to tell the user about the others, if any.
+
+    Raises:
+        OverlongError: A sentence is too long and `overlong` is `error`.
+        ValueError: No pair stays.
+    """
+    stay, admission = admit(corpus, buckets, overlong, name)
+    longest = {side: buckets[side].boundaries[-1] for side in corpus.fields}
+    if not len(stay):
+        raise ValueError(
+            f"all {len(corpus)} pairs of the {name} are longer than the last bucket ({longest} pieces), and "
+            "data.overlong skips them: raise the last boundaries of [buckets]."
+        )
+    over = {side: int((corpus.lengths[side][admission.kept] > longest[side]).sum()) for side in corpus.fields}
+    truncated = " and ".join(f"{count} {side}" for side, count in over.items() if count)
+    done = [f"truncated {truncated} sentences"] if truncated else []
+    done += [f"skipped {admission.skipped} of {len(corpus)} pairs"] if admission.skipped else []
+    return stay, f"{name}: {', '.join(done)}, longer than the last bucket ({longest})" if done else None
+
+
+def cut(row: np.ndarray, length: int) -> np.ndarray:
+    """Return a row of pieces cut to a length; the last piece, which ends the sentence, stays the last."""
+    return row if len(row) <= length else np.append(row[: length - 1], row[-1])

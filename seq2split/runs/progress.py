@@ -1,0 +1,56 @@
+"""How far a run is, as variables that a checkpoint holds."""
+
+from __future__ import annotations
+
+import math
+
+import tensorflow as tf
+
+
+class Progress(tf.Module):
+    """How far a run is. Its numbers are variables, so that a checkpoint holds them.
+
+    Attributes:
+        step: The training steps done, each one update.
+        epoch: The epoch of the next batch, from 0.
+        index: That batch's number in the epoch, from 0.
+        tokens: The real positions trained on.
+        seconds: The time spent in steps and validations, over all sessions.
+        best: The figure of the best validation; its sign is such that higher is better.
+        best_step: The step of that validation.
+        stale: The number of validations since.
+    """
+
+    def __init__(self):
+        super().__init__()
+        for name in ("step", "epoch", "index", "tokens", "best_step", "stale"):
+            setattr(self, name, tf.Variable(0, dtype=tf.int64, trainable=False, name=name))
+        self.seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False, name="seconds")
+        self.best = tf.Variable(-math.inf, dtype=tf.float64, trainable=False, name="best")
+
+    def advance(self, *, epoch: int, index: int, tokens: int, seconds: float) -> None:
+        """Note an update.
+
+        Args:
+            epoch: The epoch of the next batch.
+            index: The next batch's number in it.
+            tokens: The real positions of the update.
+            seconds: The seconds that it took.
+        """
+        self.step.assign_add(1)
+        self.tokens.assign_add(tokens)
+        self.seconds.assign_add(seconds)
+        self.epoch.assign(epoch)
+        self.index.assign(index)
+
+    def judge(self, figure: float) -> bool:
+        """Note a validation's figure, and return whether it is the best so far."""
+        better = figure > float(self.best)
+        self.stale.assign(0 if better else self.stale + 1)
+        if better:
+            self.best.assign(figure)
+            self.best_step.assign(self.step)
+        return better
+
+    def __str__(self) -> str:
+        return f"{int(self.step)} steps are done, next is batch {int(self.index) + 1} of epoch {int(self.epoch) + 1}"

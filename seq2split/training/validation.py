@@ -1,0 +1,57 @@
+"""The figures by which a model is judged while it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from seq2split.split import SplitModel
+from seq2split.training.meter import perplexity
+
+Validate = Callable[[SplitModel], Mapping[str, float] | float]
+
+
+class LossValidation:
+    """Measures the loss and the metrics over batches, every part in inference.
+
+    Args:
+        batches: The batches, each a mapping from fields to rows; they are gone over once for each validation.
+
+    Raises:
+        ValueError: When it is called: there are no batches.
+    """
+
+    def __init__(self, batches: Iterable[Mapping[str, Any]]):
+        self._batches = batches
+
+    def __call__(self, model: SplitModel) -> dict[str, float]:
+        """Return the loss and the metrics as means over all batches, and the perplexity where `nll` is a metric."""
+        totals: dict[str, float] = {}
+        weight = 0.0
+        for batch in self._batches:
+            losses = model.losses(batch)
+            own = sum(losses.weights.values())
+            for name, value in ({"loss": losses.loss} | losses.metrics).items():
+                totals[name] = totals.get(name, 0.0) + float(value) * own
+            weight += own
+        if not weight:
+            raise ValueError("the validation has no batches; give Batches, or another iterable that can be gone over.")
+        means = {name: total / weight for name, total in totals.items()}
+        return means | ({"perplexity": perplexity(means["nll"])} if "nll" in means else {})
+
+
+def make_validate(validation: Iterable[Mapping[str, Any]] | Validate) -> Callable[[SplitModel], dict[str, float]]:
+    """Return a function of a model that returns figures by name.
+
+    Args:
+        validation: Batches, over which the loss is measured; or a function of the model that returns figures by name,
+            or one figure, which is called `score`.
+    """
+    validate = LossValidation(validation) if not callable(validation) else validation
+
+    def figures(model: SplitModel) -> dict[str, float]:
+        found = validate(model)
+        named = found if isinstance(found, Mapping) else {"score": found}
+        return {name: float(value) for name, value in named.items()}
+
+    return figures
