@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(chosen: argparse.Namespace) -> int:
     """Runs the chosen command, and returns the exit status."""
     with _quiet():  # TensorFlow takes seconds to import, so --help doesn't
-        from seq2split.training.trainer import Interrupted
+        from seq2split.training import Interrupted
 
     try:
         chosen.command(chosen)
@@ -182,19 +182,19 @@ def _add_search(parser: argparse.ArgumentParser) -> None:
 def _train(chosen: argparse.Namespace) -> None:
     from seq2split.config.settings import load
     from seq2split.split.threads import use_cores
-    from seq2split.training.trainer import Trainer
+    from seq2split.translation.experiment import Experiment
     from seq2split.translation.translator import Translator
 
     with _configuration(chosen.config) as path:
         config = load(path, chosen.set)
         run = chosen.run or str(Path("runs", Path(path).stem))
         threads = use_cores()
-        trainer = Trainer(config, run, threads)
-        trainer.train()
+        experiment = Experiment(config, run, threads)
+        experiment.train()
     samples = config.training.samples
     if samples:
         print("\nTranslations by the best model:\n")
-        print(trainer.samples(Translator.load(run, threads)))
+        print(experiment.samples(Translator.load(run, threads)))
     print(f"\nTry:  echo ... | seq2split translate {run}")
 
 
@@ -331,21 +331,21 @@ def _plot(chosen: argparse.Namespace) -> None:
 
 def _inspect(chosen: argparse.Namespace) -> None:
     from seq2split.config.settings import load
-    from seq2split.runs.directory import RunDirectory
-    from seq2split.training.trainer import prepare
+    from seq2split.translation.experiment import prepare
+    from seq2split.translation.experiment_files import ExperimentFiles
     from seq2split.translation.inspection import inspect_model
     from seq2split.translation.translator import Translator
 
     if Path(chosen.run).is_dir():
         if chosen.set:
             raise ValueError(f"{chosen.run} is a run, whose settings are fixed: give --set with a configuration")
-        run = RunDirectory(chosen.run)
-        config = run.config()
-        translator = Translator(config, run.vocabularies(config), run.buckets(config))
+        files = ExperimentFiles(chosen.run)
+        config = files.config()
+        translator = Translator(config, files.vocabularies(config), files.buckets(config))
     else:
         config = load(chosen.run, chosen.set)
         with tempfile.TemporaryDirectory() as scratch:
-            _, translator = prepare(config, RunDirectory(scratch))
+            _, translator = prepare(config, ExperimentFiles(scratch))
     print(inspect_model(translator.model, config.batches.tokens, progress=sys.stderr.isatty()))
 
 

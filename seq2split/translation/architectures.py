@@ -1,39 +1,154 @@
-"""The layers of a translation model, as a configuration describes them."""
+"""The layers of a translation model: ready ones, or those that a function of the user's makes."""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import random
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import keras
 
 from seq2split.buckets import Buckets
 from seq2split.config.settings import Config, ModelConfig
-from seq2split.corpus.vocabulary import Vocabulary
-from seq2split.models import DropoutRates, RecurrentDecoder, RecurrentEncoder, TransformerDecoder, TransformerEncoder
+from seq2split.corpus import Vocabulary
+from seq2split.models import (
+    DropoutRates,
+    RecurrentDecoder,
+    RecurrentEncoder,
+    TransformerDecoder,
+    TransformerEncoder,
+)
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """What a model is wanted for: the first argument of an architecture.
+
+    Attributes:
+        vocabularies: The vocabulary of each side: `source`, `source2` where there is a second one, and `target`.
+        buckets: The buckets of each side; the last boundary is the longest row that there can be.
+        precision: The Keras dtype policy, `float32` or `mixed_bfloat16`.
+        seed: The seed of the configuration, for dropout; initial values follow from it anyway.
+    """
+
+    vocabularies: Mapping[str, Vocabulary]
+    buckets: Mapping[str, Buckets]
+    precision: str
+    seed: int
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The number of pieces of each side."""
+        return {side: vocabulary.size for side, vocabulary in self.vocabularies.items()}
+
+    @property
+    def sources(self) -> list[str]:
+        """The source sides, in the order in which the decoder reads their encoders."""
+        return [side for side in self.vocabularies if side != "target"]
+
+    @property
+    def bos(self) -> int:
+        """The target piece that stands before the first."""
+        return self.vocabularies["target"].bos
+
+    @property
+    def eos(self) -> int:
+        """The target piece that ends a sentence."""
+        return self.vocabularies["target"].eos
+
+
+Layers = tuple[Mapping[str, Callable], Callable]
 
 
 def make_layers(
     config: Config, vocabularies: Mapping[str, Vocabulary], buckets: Mapping[str, Buckets]
-) -> tuple[dict[str, keras.Layer], keras.Layer]:
-    """Makes the layers of a model with new variables, whose initial values follow from the seed.
+) -> tuple[dict[str, Callable], Callable]:
+    """Make the layers of a model with new variables, whose initial values follow from the seed.
 
     Args:
         config: The configuration.
-        vocabularies: Of each side.
-        buckets: Of each side.
+        vocabularies: The vocabulary of each side.
+        buckets: The buckets of each side.
 
     Returns:
-        The encoder of each source side, and the decoder, which attends to all of them.
+        The encoder of each source side, and the decoder, which reads all of them.
+
+    Raises:
+        ValueError: The architecture can't be found, or doesn't return encoders and a decoder.
     """
+    request = ModelRequest(dict(vocabularies), dict(buckets), config.precision, config.seed)
     with _seeded(config.seed):
-        return _make_layers(config, vocabularies, buckets)
+        if config.model.architecture in _BUILT_IN:
+            return _BUILT_IN[config.model.architecture](request, config.model)
+        return _make_own(config.model.architecture, request, config.model.options)
+
+
+def is_built_in(config: Config) -> bool:
+    """Return whether the layers of a configuration are among the ready ones."""
+    return config.model.architecture in _BUILT_IN
+
+
+def _make_own(architecture: str, request: ModelRequest, options: Mapping[str, Any]) -> tuple[dict, Callable]:
+    function = find_architecture(architecture)
+    try:
+        made = function(request, **options)
+    except Exception as error:
+        error.add_note(f"in the architecture {architecture}, with [model.options] {dict(options)}")
+        raise
+    expected = f"expected a dictionary with an encoder for each of {request.sources}, and a decoder"
+    if not isinstance(made, tuple) or len(made) != 2 or not isinstance(made[0], Mapping):
+        raise ValueError(f"the architecture {architecture} returned {type(made).__name__}; {expected}.")
+    encoders, decoder = made
+    if list(encoders) != request.sources or not all(map(callable, (*encoders.values(), decoder))):
+        raise ValueError(f"the architecture {architecture} returned encoders for {list(encoders)}; {expected}.")
+    return dict(encoders), decoder
+
+
+def find_architecture(name: str) -> Callable:
+    """Return the function that an architecture is the name of.
+
+    Args:
+        name: `package.module:function`, or `path/to/file.py:function`.
+
+    Raises:
+        ValueError: There is no such module, file or function.
+    """
+    place, _, function = name.rpartition(":")
+    try:
+        module = _import_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+    except (ImportError, FileNotFoundError) as error:
+        raise ValueError(
+            f"model.architecture is {name!r}, but {place} can't be imported: {error}. Give an installed module, or a "
+            'file beside the configuration: architecture = "model.py:function".'
+        ) from error
+    if not callable(getattr(module, function, None)):
+        found = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise ValueError(
+            f"model.architecture is {name!r}, but {place} has no function {function!r}; it has {', '.join(found)}."
+        )
+    return getattr(module, function)
+
+
+def _import_file(path: Path) -> Any:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    name = f"seq2split_architecture_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # Keras looks up the module of a class that it saves
+    spec.loader.exec_module(module)
+    return module
 
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Lets Python's random numbers, from which Keras draws the seeds of initial values, begin at a seed meanwhile."""
+    """Let Python's random numbers, from which Keras draws the seeds of initial values, begin at a seed meanwhile."""
     before = random.getstate()
     random.seed(seed)
     try:
@@ -42,101 +157,92 @@ def _seeded(seed: int) -> Iterator[None]:
         random.setstate(before)
 
 
-def _make_layers(
-    config: Config, vocabularies: Mapping[str, Vocabulary], buckets: Mapping[str, Buckets]
-) -> tuple[dict[str, keras.Layer], keras.Layer]:
-    make_encoder, make_decoder = _MAKERS[config.model.architecture]
+def _recurrent(request: ModelRequest, settings: ModelConfig) -> tuple[dict[str, keras.Layer], keras.Layer]:
     encoders: dict[str, keras.Layer] = {}
-    for place, side in enumerate(config.sides[:-1]):
-        options = {
-            "name": side.replace("source", "encoder"),
-            "seed": config.seed + 2000 * place,
-            "embeddings": _shared(config.model, encoders),
-            "dtype": config.precision,
-        }
-        encoders[side] = make_encoder(config.model, vocabularies[side], buckets[side], **options)
-    options = {
-        "name": "decoder",
-        "seed": config.seed + 1000,
-        "embeddings": _shared(config.model, encoders),
-        "dtype": config.precision,
-        "tied_embeddings": config.model.tied_embeddings,
-        "label_smoothing": config.model.label_smoothing,
-    }
-    memories = [config.model.units] * len(encoders)
-    return encoders, make_decoder(config.model, vocabularies["target"], buckets["target"], memories, **options)
-
-
-def _shared(settings: ModelConfig, encoders: Mapping[str, keras.Layer]) -> keras.Variable | None:
-    """The embeddings that all sides share, if they do and have been made."""
-    return next(iter(encoders.values())).embeddings if settings.shared_embeddings and encoders else None
-
-
-def _recurrent_encoder(settings: ModelConfig, vocabulary: Vocabulary, _buckets: Buckets, **options) -> RecurrentEncoder:
-    return RecurrentEncoder(
-        vocabulary.size,
-        settings.embedding,
-        settings.units,
-        settings.encoder_layers,
-        cell=settings.cell,
-        bidirectional=settings.bidirectional,
-        dropout=settings.dropout,
-        **options,
-    )
-
-
-def _recurrent_decoder(
-    settings: ModelConfig, vocabulary: Vocabulary, _buckets: Buckets, memories: list[int], **options
-) -> RecurrentDecoder:
-    return RecurrentDecoder(
-        vocabulary.size,
-        memories,
-        vocabulary.bos,
+    for side in request.sources:
+        encoders[side] = RecurrentEncoder(
+            request.sizes[side],
+            settings.embedding,
+            settings.units,
+            settings.encoder_layers,
+            cell=settings.cell,
+            bidirectional=settings.bidirectional,
+            dropout=settings.dropout,
+            **_encoder_options(request, settings, encoders),
+        )
+    decoder = RecurrentDecoder(
+        request.sizes["target"],
+        [settings.units] * len(encoders),
+        request.bos,
         settings.embedding,
         settings.units,
         settings.decoder_layers,
         cell=settings.cell,
         attention=settings.attention,
         dropout=settings.dropout,
-        **options,
+        **_decoder_options(request, settings, encoders),
     )
+    return encoders, decoder
 
 
-def _transformer_encoder(
-    settings: ModelConfig, vocabulary: Vocabulary, buckets: Buckets, **options
-) -> TransformerEncoder:
-    return TransformerEncoder(
-        vocabulary.size, *_sizes(settings, settings.encoder_layers), **_transformer(settings, buckets), **options
+def _transformer(request: ModelRequest, settings: ModelConfig) -> tuple[dict[str, keras.Layer], keras.Layer]:
+    encoders: dict[str, keras.Layer] = {}
+    for side in request.sources:
+        encoders[side] = TransformerEncoder(
+            request.sizes[side],
+            settings.units,
+            settings.encoder_layers,
+            settings.heads,
+            settings.feedforward,
+            **_transformer_options(request, settings, side),
+            **_encoder_options(request, settings, encoders),
+        )
+    decoder = TransformerDecoder(
+        request.sizes["target"],
+        [settings.units] * len(encoders),
+        request.bos,
+        settings.units,
+        settings.decoder_layers,
+        settings.heads,
+        settings.feedforward,
+        **_transformer_options(request, settings, "target"),
+        **_decoder_options(request, settings, encoders),
     )
+    return encoders, decoder
 
 
-def _transformer_decoder(
-    settings: ModelConfig, vocabulary: Vocabulary, buckets: Buckets, memories: list[int], **options
-) -> TransformerDecoder:
-    return TransformerDecoder(
-        vocabulary.size,
-        memories,
-        vocabulary.bos,
-        *_sizes(settings, settings.decoder_layers),
-        **_transformer(settings, buckets),
-        **options,
-    )
+def _encoder_options(request: ModelRequest, settings: ModelConfig, encoders: Mapping[str, keras.Layer]) -> dict:
+    return {
+        "name": request.sources[len(encoders)].replace("source", "encoder"),
+        "seed": request.seed + 2000 * len(encoders),
+        "embeddings": _shared_embeddings(settings, encoders),
+        "dtype": request.precision,
+    }
 
 
-def _sizes(settings: ModelConfig, layers: int) -> tuple[int, ...]:
-    return settings.units, layers, settings.heads, settings.feedforward
+def _decoder_options(request: ModelRequest, settings: ModelConfig, encoders: Mapping[str, keras.Layer]) -> dict:
+    return {
+        "name": "decoder",
+        "seed": request.seed + 1000,
+        "embeddings": _shared_embeddings(settings, encoders),
+        "dtype": request.precision,
+        "tied_embeddings": settings.tied_embeddings,
+        "label_smoothing": settings.label_smoothing,
+    }
 
 
-def _transformer(settings: ModelConfig, buckets: Buckets) -> dict:
+def _transformer_options(request: ModelRequest, settings: ModelConfig, side: str) -> dict:
     return {
         "norm": settings.norm,
         "positions": settings.positions,
-        "longest": buckets.boundaries[-1],
+        "longest": request.buckets[side].boundaries[-1],
         "rates": DropoutRates(settings.dropout, settings.attention_dropout, settings.activation_dropout),
     }
 
 
-_MAKERS = {
-    "recurrent": (_recurrent_encoder, _recurrent_decoder),
-    "transformer": (_transformer_encoder, _transformer_decoder),
-}
+def _shared_embeddings(settings: ModelConfig, encoders: Mapping[str, keras.Layer]) -> keras.Variable | None:
+    """Return the embeddings that all sides share, if they do and have been made."""
+    return next(iter(encoders.values())).embeddings if settings.shared_embeddings and encoders else None
+
+
+_BUILT_IN = {"recurrent": _recurrent, "transformer": _transformer}

@@ -7,24 +7,25 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-import keras
 import numpy as np
-import tensorflow as tf
 from tqdm import tqdm
 
 from seq2split.buckets import Admission, Buckets, pad_rows
 from seq2split.config.settings import Config, SearchConfig
-from seq2split.corpus.batches import ParallelCorpus
-from seq2split.corpus.vocabulary import Vocabulary
-from seq2split.runs.checkpoints import read_checkpoint, variables_of
-from seq2split.runs.directory import RunDirectory, admit
+from seq2split.corpus import Corpus, Vocabulary
+from seq2split.corpus.admission import admit
+from seq2split.runs.checkpoints import restore_model
 from seq2split.search.beam import BeamSearch, Hypothesis, check
-from seq2split.split.model import SplitModel
-from seq2split.split.sequences import Sequences
-from seq2split.split.node import Node
-from seq2split.translation.architectures import make_layers
+from seq2split.split import Node, Sequences, SplitModel
+from seq2split.translation.architectures import is_built_in, make_layers
+from seq2split.translation.experiment_files import ExperimentFiles
 
 ROWS = 128  # sentences searched together
+
+
+def part_name(side: str) -> str:
+    """Return the name of the part that encodes a source side: `encoder` for `source`, `encoder2` for `source2`."""
+    return side.replace("source", "encoder")
 
 
 class Translation(NamedTuple):
@@ -39,14 +40,14 @@ class Translator:
 
     Args:
         config: The configuration.
-        vocabularies: Of each side.
-        buckets: Of each side.
-        threads: How many share the work; as of `SplitModel`.
+        vocabularies: The vocabulary of each side.
+        buckets: The buckets of each side.
+        threads: The number of threads that share the work; see `SplitModel`.
 
     Attributes:
-        encoders: For each source side its encoder layer.
-        decoder: The decoder layer, which attends over all of them.
-        model: The layers as parts of one model.
+        encoders: The encoder of each source side.
+        decoder: The decoder, which reads all of them.
+        model: The encoders and the decoder as parts of one model.
     """
 
     def __init__(
@@ -54,34 +55,30 @@ class Translator:
     ):
         self.config, self.vocabularies, self.buckets = config, vocabularies, buckets
         self.encoders, self.decoder = make_layers(config, vocabularies, buckets)
-        names = [encoder.name for encoder in self.encoders.values()]
+        nodes = [Node(encoder, side, buckets[side], name=part_name(side)) for side, encoder in self.encoders.items()]
         self.model = SplitModel(
-            [
-                *(Node(encoder, side, buckets[side]) for side, encoder in self.encoders.items()),
-                Node(self.decoder, [*names, "target"], buckets["target"], loss=True),
-            ],
+            [*nodes, Node(self.decoder, [*nodes, "target"], buckets["target"], loss=True, name="decoder")],
             row_multiple=config.batches.row_multiple,
             threads=threads,
         )
         self.threads = threads
         limit = buckets["target"].boundaries[-1]
-        self._search = BeamSearch(self.model, names, self.decoder, eos=vocabularies["target"].eos, limit=limit)
+        self._search = BeamSearch(
+            self.model, [node.name for node in nodes], self.decoder, eos=vocabularies["target"].eos, limit=limit
+        )
 
     @property
-    def layers(self) -> dict[str, keras.Layer]:
-        """The layers of the parts, by name."""
-        return {layer.name: layer for layer in (*self.encoders.values(), self.decoder)}
+    def parts(self) -> dict[str, list]:
+        """All variables of each part, those that are not trained among them."""
+        return {name: part.part.variables for name, part in self.model.parts.items()}
 
     @classmethod
     def load(cls, path: str | Path, threads: int = 1) -> Translator:
-        """Loads the model of a run directory.
-
-        That is the average of validated models if it is better than each of them; or else the best of them; or the
-        latest, if none was validated yet.
+        """Load the best model of a run directory; see `runs.checkpoints.restore_model`.
 
         Args:
             path: The directory.
-            threads: How many share the work; as of `SplitModel`.
+            threads: The number of threads that share the work; see `SplitModel`.
 
         Returns:
             The translator, its variables restored.
@@ -89,20 +86,15 @@ class Translator:
         Raises:
             ValueError: The directory holds no run, or no checkpoint was written yet, or it is damaged.
         """
-        run = RunDirectory(path)
-        config = run.config()
-        found = map(tf.train.latest_checkpoint, (run.average, run.best, run.latest))
-        checkpoint = next(filter(None, found), None)
-        if checkpoint is None:
+        files = ExperimentFiles(path)
+        config = files.config()
+        if not files.run.has_checkpoint():
             raise ValueError(f"{path} holds no checkpoint yet; one is written every training.checkpoint_every steps.")
-        translator = cls(config, run.vocabularies(config), run.buckets(config), threads)
-        translator.restore(checkpoint)
+        translator = cls(config, files.vocabularies(config), files.buckets(config), threads)
+        if not is_built_in(config):  # whose layers make all variables when they are made
+            translator.model.create_variables()
+        restore_model(files.run, translator.parts)
         return translator
-
-    def restore(self, checkpoint: str) -> None:
-        """Restores the variables of the parts from a checkpoint's path."""
-        parts = {name: variables_of(layer) for name, layer in self.layers.items()}
-        read_checkpoint(tf.train.Checkpoint(**parts), checkpoint).expect_partial()
 
     def translate(
         self,
@@ -178,7 +170,7 @@ class Translator:
         texts = self.vocabularies["target"].decode([each.pieces for each in hypotheses])
         return [Translation(text, each.score) for text, each in zip(texts, hypotheses, strict=True)]
 
-    def _encode(self, sources: Sequence[Sequence[str]]) -> ParallelCorpus:
+    def _encode(self, sources: Sequence[Sequence[str]]) -> Corpus:
         counts = [len(lines) for lines in sources]
         if len(sources) != len(self.encoders) or len(set(counts)) > 1:
             raise ValueError(
@@ -186,13 +178,13 @@ class Translator:
                 f"{len(sources)} lists, of {' and '.join(map(str, counts))} sentences."
             )
         pairs = zip(self.encoders, sources, strict=True)
-        return ParallelCorpus({side: self.vocabularies[side].encode(lines) for side, lines in pairs})
+        return Corpus({side: self.vocabularies[side].encode(lines) for side, lines in pairs})
 
 
-def _padded(corpus: ParallelCorpus, chunk: np.ndarray) -> dict[str, Sequences]:
+def _padded(corpus: Corpus, chunk: np.ndarray) -> dict[str, Sequences]:
     """Rows of all sides, each padded to its longest."""
     fields = {}
-    for side, rows in corpus.sides.items():
+    for side, rows in corpus.fields.items():
         lengths = np.array([len(rows[at]) for at in chunk], np.int32)
         fields[side] = Sequences(pad_rows([rows[at] for at in chunk], int(lengths.max())), lengths)
     return fields

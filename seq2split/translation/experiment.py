@@ -1,0 +1,120 @@
+"""The training of a translation model as a configuration describes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from seq2split.config.objects import make_update_rules
+from seq2split.config.settings import Config
+from seq2split.corpus import Batches, Corpus
+from seq2split.corpus.admission import admit_corpus
+from seq2split.corpus.parallel_text import read_parallel
+from seq2split.training import Callback, Trainer
+from seq2split.training.trainer import say
+from seq2split.translation.experiment_files import ExperimentFiles
+from seq2split.translation.translator import Translator
+from seq2split.translation.validation import Validation
+
+
+class Experiment:
+    """A translation experiment in a run directory.
+
+    Args:
+        config: The configuration.
+        path: The run directory; a run that it holds is resumed.
+        threads: The number of threads that share the work; see `SplitModel`.
+
+    Attributes:
+        translator: The model that is trained.
+        batches: The batches that it is trained on.
+        trainer: The trainer.
+
+    Raises:
+        ConfigError: The directory holds a run of another model or of other data.
+        ValueError: A file of the configuration is wrong, or a sentence is longer than the last bucket.
+    """
+
+    def __init__(self, config: Config, path: str | Path, threads: int = 1):
+        self._config, files = config, ExperimentFiles(path)
+        changed = files.freeze(config)
+        if changed:
+            say(f"changed in this run: {', '.join(changed)}")
+        corpus, self.translator = prepare(config, files, threads)
+        self.validation = Validation(config, self.translator)
+        if self.validation.note:
+            say(self.validation.note)
+        model, settings = self.translator.model, config.training
+        self.batches = Batches(corpus, model, tokens=config.batches.tokens, mode=config.batches.mode, seed=config.seed)
+        optimizer, groups = make_update_rules(config.optimizer, list(model.parts), settings.steps)
+        self.trainer = Trainer(
+            model,
+            optimizer,
+            groups=groups,
+            run=path,
+            clip_norm=settings.clip_norm,
+            accumulate=settings.accumulate,
+            ema=settings.ema,
+            average=settings.average,
+            average_of=settings.average_of,
+        )
+
+    def train(self) -> None:
+        """Train to the last step, or until the validations stop improving.
+
+        Raises:
+            Interrupted: It was asked to stop, and has saved where it stands.
+            FloatingPointError: The gradients are not finite.
+        """
+        settings = self._config.training
+        if settings.build_ahead:
+            self.translator.model.build()
+        self.trainer.fit(
+            self.batches,
+            steps=settings.steps,
+            validation=self.validation,
+            validate_every=settings.validate_every,
+            monitor=settings.criterion,
+            mode="max" if settings.criterion == "bleu" else "min",
+            patience=settings.patience,
+            checkpoint_every=settings.checkpoint_every,
+            log_every=settings.log_every,
+            callbacks=[_Samples(self)] if settings.samples else [],
+        )
+
+    def samples(self, translator: Translator) -> str:
+        """Return translations of the first validation sentences, as many as the configuration shows."""
+        return self.validation.samples(translator, self._config.training.samples)
+
+
+class _Samples(Callback):
+    """Shows translations after each validation."""
+
+    def __init__(self, experiment: Experiment):
+        self._experiment = experiment
+
+    def on_validation(self, trainer: Trainer, figures: Mapping[str, float]) -> None:
+        samples = self._experiment.samples(self._experiment.translator)
+        trainer.say(samples)
+        trainer.write_text("samples", samples.replace("\n", "  \n"))
+
+
+def prepare(config: Config, files: ExperimentFiles, threads: int = 1) -> tuple[Corpus, Translator]:
+    """Return the training corpus in pieces, and a translator with new variables.
+
+    Args:
+        config: The configuration.
+        files: The files of the experiment; vocabularies and buckets that are not there yet are made.
+        threads: The number of threads that share the work; see `SplitModel`.
+    """
+    lines = read_parallel(config.corpus("train"))
+    vocabularies = files.vocabularies(config, lines)
+    corpus = Corpus({side: vocabularies[side].encode(each) for side, each in lines.items()})
+    buckets = files.buckets(config, corpus)
+    corpus, note = admit_corpus(corpus, buckets, config.data.overlong, "training corpus")
+    if note:
+        say(note)
+    for side in config.sides:
+        padding = buckets[side].padding_share(corpus.lengths[side])
+        say(f"{side} buckets {list(buckets[side].boundaries)}, {padding:.1%} padding, {len(corpus)} sentences")
+    return corpus, Translator(config, vocabularies, buckets, threads)
