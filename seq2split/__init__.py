@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from seq2split.buckets import Admission, Buckets, OverlongError
-    from seq2split.engine.part import Part, PartGraph, Residuals
-    from seq2split.engine.residuals import ResidualSpec
+    from seq2split.engine import Part, PartGraph, Residuals, ResidualSpec
     from seq2split.split.model import SplitModel
     from seq2split.split.sequences import Sequences
     from seq2split.split.wiring import Node

@@ -106,8 +106,13 @@ class Signature:
         return tensor
 
 
+def tensor_spec(tensor: tf.Tensor) -> tf.TensorSpec:
+    """Return the shape and dtype of a tensor."""
+    return tf.TensorSpec(tensor.shape, tensor.dtype)
+
+
 def differentiable(tensor: Any) -> bool:
-    """Whether gradients flow through tensors of this dtype."""
+    """True if gradients flow through tensors of this dtype."""
     return tensor.dtype.is_floating or tensor.dtype.is_complex
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import tensorflow as tf
 from tqdm import tqdm
 
-from seq2split.engine.part import PartGraph
+from seq2split.engine import PartGraph
 from seq2split.engine.signature import describe
 from seq2split.split.context_lengths import ContextLengths
 from seq2split.split.fields import Batch

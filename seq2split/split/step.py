@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
-from seq2split.engine.part import PartGraph, Residuals
+from seq2split.engine import PartGraph, Residuals
 from seq2split.split.fields import Batch, read_fields, rows_of
 from seq2split.split.gradients import add_up, sums_by_part
 from seq2split.split.grouping import Group

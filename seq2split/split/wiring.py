@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from seq2split.buckets import Buckets
-from seq2split.engine.part import Part
+from seq2split.engine import Part
 
 
 @dataclass(frozen=True)

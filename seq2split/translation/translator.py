@@ -16,7 +16,7 @@ from seq2split.buckets import Admission, Buckets, pad_rows
 from seq2split.config.settings import Config, SearchConfig
 from seq2split.corpus.batches import ParallelCorpus
 from seq2split.corpus.vocabulary import Vocabulary
-from seq2split.engine.part import Part
+from seq2split.engine import Part
 from seq2split.runs.checkpoints import read_checkpoint, variables_of
 from seq2split.runs.directory import RunDirectory, admit
 from seq2split.search.beam import BeamSearch, Hypothesis, check

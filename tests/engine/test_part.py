@@ -1,4 +1,4 @@
-"""The split engine against the unsplit joint graph: a table of subjects (partition_subjects.py) × properties.
+"""The split engine against the unsplit joint graph: a table of subjects (engine_subjects.py) × properties.
 
 `joint` is the independent reference: one plain `tf.function` with an ordinary `tf.GradientTape`, whose loss is a fixed
 random weighted sum of all float outputs. The split must return the same outputs, cotangents, gradients and states.
@@ -16,8 +16,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from partition_subjects import SUBJECTS, Affine, Mixed, Pair, SharedSeeds, as_spec, floats, integers, variable
-from partition_trials import (
+from engine_subjects import SUBJECTS, Affine, Mixed, Pair, SharedSeeds, as_spec, floats, integers, variable
+from engine_trials import (
     ROWS,
     TOLERANCES,
     Trial,
@@ -30,7 +30,8 @@ from partition_trials import (
     weights_like,
 )
 
-from seq2split.engine.part import Part, Residuals
+from seq2split.engine import Part, Residuals
+from seq2split.engine.passes import ForwardPass, InferencePass
 
 every_subject = pytest.mark.parametrize(("name", "dtype"), ROWS)
 spec = tf.TensorSpec
@@ -147,8 +148,8 @@ def test_what_is_only_measured_leaves_its_shape():
 @every_subject
 def test_backward_runs_no_forward_operation(name, dtype):
     subject = trial(name, dtype)
-    traced = subject.graph._traced("forward")
-    forward, backward = operations(traced.run._concrete), operations(traced.backward._concrete)
+    traced = subject.graph.passes[ForwardPass]
+    forward, backward = operations(traced.run.concrete), operations(traced.backward.concrete)
     # Type by type, the two graphs together hold no more operations than the joint graph; but for bookkeeping, and the
     # counter.
     assert set(forward + backward - operations(subject.joint)) <= bookkeeping(backward)
@@ -204,8 +205,8 @@ def test_infer_equals_the_callable_without_training(name, dtype):
         subject.check(subject.graph.infer(*args), expected)
         np.testing.assert_equal(values(subject.states), subject._initial)
         assert subject.counter.numpy() == 1
-    traced = subject.graph._traced("infer")
-    assert len(traced.run._concrete.outputs) == len(traced.outputs.specs), "infer saves nothing"
+    traced = subject.graph.passes[InferencePass]
+    assert len(traced.run.concrete.outputs) == len(traced.outputs.specs), "infer saves nothing"
 
 
 @pytest.mark.parametrize("infer_first", [True, False])
@@ -292,10 +293,10 @@ def test_residual_specs_predict_the_bytes(name, dtype):
     if dtype == "mixed_bfloat16" or name in NOT_THE_TRUTH:
         return
     # The truth: the distinct buffers that are held, without those of inputs, outputs, variables and constants.
-    bindings = subject.graph._traced("forward").bindings
+    bindings = subject.graph.passes[ForwardPass].bindings
     apart = [x for x in [*tf.nest.flatten((inputs, outputs)), *subject.states] if x is not None]
     apart += [at for kind, at in bindings if kind == "constant" and at.dtype != tf.resource]
-    numbers = [t for t in residuals._tensors if t.dtype not in (tf.variant, tf.resource)]
+    numbers = [t for t in residuals.tensors if t.dtype not in (tf.variant, tf.resource)]
     held = {address(t): t.shape.num_elements() * t.dtype.size for t in numbers}
     truth = sum(held[at] for at in held.keys() - {address(x) for x in apart})
     # TensorFlow may hold equal scalars, such as the counters of two loops, once.
@@ -444,8 +445,8 @@ def test_graphs_are_freed(name):
     graph = part.build(*case.signature(), trace=["forward", "infer"])
     outputs, residuals = graph.forward(*case.calls[0])
     graph.backward(residuals, weights_like(outputs))
-    held = [graph, *(graph._traced(kind).run._concrete.graph for kind in ("forward", "infer"))]
-    held += [graph._traced("forward").backward._concrete.graph]
+    held = [graph, *(graph.passes[kind].run.concrete.graph for kind in (ForwardPass, InferencePass))]
+    held += [graph.passes[ForwardPass].backward.concrete.graph]
     references = [weakref.ref(x) for x in held]
     del graph, held, residuals, outputs
     gc.collect()
@@ -456,7 +457,7 @@ def test_graphs_are_freed(name):
 def test_residuals_are_released_by_the_backward():
     graph = Part(lambda x: tf.exp(x) * tf.exp(2 * x), variables=[]).build(spec([2]))
     outputs, residuals = graph.forward(tf.ones(2))
-    tensors = [weakref.ref(t) for t in residuals._held]
+    tensors = [weakref.ref(t) for t in residuals.held]
     assert tensors
     graph.backward(residuals, outputs)
     assert [t() for t in tensors] == [None] * len(tensors)

@@ -8,11 +8,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from partition_subjects import SUBJECTS, floats, variable
-from partition_trials import Trial, values
+from engine_subjects import SUBJECTS, floats, variable
+from engine_trials import Trial, values
 
-from seq2split.engine import policies
-from seq2split.engine.part import Part
+from seq2split.engine import Part, policies
 from seq2split.engine.policies import budget, drop
 
 POLICIES = {

@@ -1,4 +1,4 @@
-"""A subject of partition_subjects.py, split and joint, so that the two can be compared."""
+"""A subject of engine_subjects.py, split and joint, so that the two can be compared."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections import Counter
 import keras
 import numpy as np
 import tensorflow as tf
-from partition_subjects import SUBJECTS, Case, Subject
+from engine_subjects import SUBJECTS, Case, Subject
 
-from seq2split.engine.part import Part
+from seq2split.engine import Part
 from seq2split.engine.policies import Policy
 
 TOLERANCES = {"float32": 1e-5, "float64": 1e-12, "mixed_bfloat16": 0}
@@ -62,7 +62,7 @@ class Trial:
         self.part = Part(self.case.fn, variables=self.case.variables, save=save)
         # The counter moves whenever the callable's code runs, by a side effect inside it.
         self.counter = tf.Variable(0, trainable=False)
-        self.part.fn = self._counted
+        self.part._function.fn = self._counted
         self.graph = self.part.build(*self.specs, jit_compile=bool(jit_compile))
         owner = getattr(self.case.fn, "__self__", self.case.fn)
         named = self.case.variables
