@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from seq2split.engine.signature import Signature, describe, differentiable, tensor_spec
+from seq2split.engine.signature import Signature, describe, differentiable, leaf_paths, tensor_spec
 
 Nest = Any
 
@@ -25,9 +25,11 @@ class Outputs:
 
     Raises:
         TypeError: A leaf is neither a tensor nor `None`.
+        ValueError: A leaf carries an implicit Keras mask.
     """
 
     def __init__(self, structure: Nest, owner: str):
+        _check_no_masks(structure, owner)
         leaves = [leaf if leaf is None else _tensor(leaf, owner) for leaf in tf.nest.flatten(structure)]
         specs = [leaf if leaf is None else tensor_spec(leaf) for leaf in leaves]
         self.signature = Signature(tf.nest.pack_sequence_as(structure, specs), owner, "output")
@@ -48,6 +50,20 @@ class Outputs:
                 "a scalar, or use forward and backward."
             )
         return loss
+
+
+def _check_no_masks(structure: Nest, owner: str) -> None:
+    """Check that no output carries a mask that would be lost: only tensors cross from one part to the next."""
+    for leaf, path in zip(tf.nest.flatten(structure), leaf_paths(structure, "output"), strict=True):
+        # Keras notes the mask as an attribute of the tensor. A scalar, such as a loss, has nothing to mask.
+        if getattr(leaf, "_keras_mask", None) is not None and leaf.shape.rank != 0:
+            raise ValueError(
+                f"{owner}: {path} carries an implicit Keras mask (from Embedding(mask_zero=True), Masking or a layer "
+                "after one), which does not cross to the next part; there, padding would count. Return "
+                "tf.identity(output) in its place, which has no mask. If the next part needs the mask, make it "
+                "explicit: return the lengths (or the mask) as an output of its own, and give mask=... to the layer "
+                "that reads it."
+            )
 
 
 def _tensor(leaf: Any, owner: str) -> tf.Tensor:
