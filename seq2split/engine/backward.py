@@ -68,7 +68,7 @@ class NestedBackward:
         crossing = Crossing(recipe.given, self._owner)
 
         def run(cotangents, given):
-            return self._recompute_and_run(recipe, cotangents, crossing.arrive(given), {})
+            return self._recompute_and_run(recipe, cotangents, crossing.rebuild(given), {})
 
         return self._traced(run, crossing.given, jit_compile=True), crossing.given
 
