@@ -8,6 +8,7 @@ from collections import Counter
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from engine_subjects import SUBJECTS, Case, Subject
 
@@ -16,6 +17,7 @@ from seq2split.engine.policies import Policy
 
 TOLERANCES = {"float32": 1e-5, "float64": 1e-12, "mixed_bfloat16": 0}
 ROWS = [(subject.name, dtype) for subject in SUBJECTS.values() for dtype in subject.dtypes]
+every_subject = pytest.mark.parametrize(("name", "dtype"), ROWS)
 
 
 def is_float(tensor) -> bool:
@@ -132,6 +134,11 @@ class Trial:
                 close(tf.convert_to_tensor(a), tf.convert_to_tensor(b), TOLERANCES[self.dtype])
 
 
+@functools.cache
+def trial(name: str, dtype: str) -> Trial:
+    return Trial(name, dtype)
+
+
 def close(actual, expected, limit) -> None:
     if not is_float(actual):
         np.testing.assert_array_equal(actual, expected)
@@ -167,3 +174,18 @@ def operations(concrete) -> Counter:
                     yield from walk(library[function.name])
 
     return Counter(walk(definition.node))
+
+
+# Errors
+
+
+def dense_graph(batch=2, **options):
+    return Part(keras.layers.Dense(3), name="encoder").build(tf.TensorSpec([batch, 4]), **options)
+
+
+def check_error(act, kind, parts) -> None:
+    """Checks that doing something raises an error of a kind whose message holds all parts."""
+    with pytest.raises(kind) as caught:
+        act()
+    message = " ".join(str(caught.value).split())
+    assert [part for part in parts if part not in message] == [], message

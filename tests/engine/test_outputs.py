@@ -1,4 +1,4 @@
-"""What a part returns: Keras masks, which would be lost at a boundary, are refused; the mends give the unsplit model.
+"""What a part may return. A Keras mask, which would be lost at a boundary, is refused; mends give the unsplit model.
 
 The unsplit model is a masked encoder and an average over its real positions, in one `tf.function` with one tape.
 """
@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from engine_trials import check_error
 
 from seq2split.engine import Part
 
@@ -185,3 +186,30 @@ def test_a_dropped_mask_gives_the_unsplit_model_without_one(layers):
     dropped = mask_dropped(*layers)
     check(dropped, unsplit(*layers, between=tf.identity))
     assert abs(float(dropped[0]) - float(unsplit(*layers)[0])) > 1e-3
+
+
+# What is no nest of tensors
+
+
+def no_scalar():
+    Part(lambda x: {"loss": x}, variables=[], name="encoder").build(tf.TensorSpec([2])).value_and_gradients(tf.ones(2))
+
+
+def ragged():
+    Part(lambda x: tf.RaggedTensor.from_row_lengths(x, [2]), variables=[], name="encoder").build(tf.TensorSpec([2]))
+
+
+# name: what to do, the error, and what its message holds: what was given, what was expected, the mend.
+ERRORS = {
+    "no scalar": (
+        no_scalar,
+        ValueError,
+        ["part 'encoder'", "returns a scalar loss", "returns {'loss': float32[2]}", "Reduce the loss to a scalar"],
+    ),
+    "ragged": (ragged, TypeError, ["part 'encoder'", "returns a RaggedTensor", "nest of tensors", "dense components"]),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_error_teaches(name):
+    check_error(*ERRORS[name])
