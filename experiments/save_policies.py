@@ -18,8 +18,7 @@ import tensorflow as tf
 sys.path.append(str(Path(__file__).parent))
 from efficiency.timing import seconds
 
-from seq2split.engine import policies
-from seq2split.engine.part import Part, PartGraph
+from seq2split.engine import Part, PartGraph, policies
 from seq2split.models import RecurrentEncoder
 from seq2split.split.sequences import Sequences
 

@@ -75,8 +75,8 @@ def _split_bytes(subject: Split, source: int, target: int, *fields: Any) -> dict
     losses, decoder_residuals = subject.split.graph("decoder", target).forward(encoded, fields[1])
     shown = _shown(subject, fields, encoded)
     return {
-        "encoder": bytes_of(residuals._held, shown),
-        "decoder": bytes_of(decoder_residuals._held, shown + _tensors(losses)),
+        "encoder": bytes_of(residuals.held, shown),
+        "decoder": bytes_of(decoder_residuals.held, shown + _tensors(losses)),
     }
 
 

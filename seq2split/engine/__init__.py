@@ -1,6 +1,18 @@
 """One callable at one signature: its forward, its backward, and the residuals between them. Knows of no sequences."""
 
-from seq2split.engine.part import Part, PartGraph, Residuals
-from seq2split.engine.residuals import ResidualSpec
+from seq2split.engine import policies
+from seq2split.engine.part import Part
+from seq2split.engine.part_graph import PartGraph
+from seq2split.engine.residuals import Residuals, ResidualSpec
+from seq2split.engine.results import BackwardResult, ForwardResult, LossResult
 
-__all__ = ["Part", "PartGraph", "ResidualSpec", "Residuals"]
+__all__ = [
+    "BackwardResult",
+    "ForwardResult",
+    "LossResult",
+    "Part",
+    "PartGraph",
+    "ResidualSpec",
+    "Residuals",
+    "policies",
+]

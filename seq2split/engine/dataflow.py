@@ -1,6 +1,6 @@
-"""Follows values through the loops and functions of a graph, by its definition.
+"""Values followed through the loops and functions of a graph, by its definition.
 
-Internal to `lists`. `sources` follows tensors within a graph; this looks into the functions that the graph calls.
+`provenance` follows tensors within a graph; this looks into the functions that the graph calls.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class Place(NamedTuple):
 
     Attributes:
         nodes: The nodes of the graph or function, by name.
-        reference: The output, as in the inputs of a node.
-        arguments: Where the arguments of the function come from, by name.
+        reference: The output, written as in the inputs of a node.
+        arguments: The places that the arguments of the function come from, by name.
     """
 
     nodes: dict[str, Any]
@@ -32,7 +32,7 @@ class Place(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of the node or argument."""
+        """The name of the node or argument."""
         return self.reference.split(":")[0]
 
     @property
@@ -42,17 +42,17 @@ class Place(NamedTuple):
 
     @property
     def op(self) -> str:
-        """The type of its operation; nothing for an argument."""
+        """The type of the node's operation; empty for an argument."""
         return self.node.op if self.node else ""
 
     @property
     def index(self) -> int:
-        """Of the output, of a node that has one list of outputs."""
+        """The number of the output of a node that has one list of outputs."""
         last = self.reference.split(":")[-1]
         return int(last) if last.isdigit() else 0
 
     def input(self, index: int) -> Place:
-        """Where an input of the node comes from."""
+        """Return the place that an input of the node comes from."""
         return self._replace(reference=self.node.input[index])
 
 
@@ -60,7 +60,7 @@ class Dataflow:
     """Follows the values of one graph.
 
     Args:
-        graph: The graph, as it is now.
+        graph: The graph. What is added to it later is not seen.
     """
 
     def __init__(self, graph: tf.Graph):
@@ -69,16 +69,16 @@ class Dataflow:
         self._functions = {function.signature.name: function for function in definition.library.function}
 
     def place(self, tensor: tf.Tensor) -> Place:
-        """Where a tensor of the graph stands."""
+        """Return the place of a tensor of the graph."""
         return Place(self._nodes, tensor.name, {})
 
     def source(self, place: Place, *, through: Container[str] = (), into_bodies: bool = False) -> Place:
-        """What a value is before identities, calls, branches and loops.
+        """Return the place of a value before identities, calls, branches and loops.
 
         Args:
-            place: The value. What a loop returns is followed to what the loop began with.
+            place: The place of the value. What a loop returns is followed to what the loop began with.
             through: Types of operations whose first input is followed as well.
-            into_bodies: Whether what a loop returns is followed to what its last step made.
+            into_bodies: True if what a loop returns is followed to what its last step made.
         """
         while True:
             if place.node is None:
@@ -93,12 +93,12 @@ class Dataflow:
                 return place
 
     def constant(self, place: Place) -> np.ndarray | None:
-        """The value, if it is a constant."""
+        """Return the value at a place if it is a constant, else `None`."""
         source = self.source(place)
         return tf.make_ndarray(source.node.attr["value"].tensor) if source.op == "Const" else None
 
     def _returned(self, place: Place) -> Place:
-        """What the function that a node calls returns as the output."""
+        """Return the place, within the function that a node calls, of what it returns as the output."""
         function = self._functions[place.node.attr[(_CALLED | _BODIES)[place.op]].func.name]
         first = 1 if place.op in _BRANCHES else 0  # the condition
         arguments = {each.name: place.input(first + at) for at, each in enumerate(function.signature.input_arg)}

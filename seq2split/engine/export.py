@@ -1,30 +1,30 @@
 """A part as a SavedModel: a process that has TensorFlow and not this package loads it and runs its passes.
 
-Internal to `partition`. There is one function for each pass, with a trace for each part graph; TensorFlow picks the
-trace by the shapes and the nests of what the function is called with.
+There is one function for each pass, with a trace for each part graph; TensorFlow picks the trace by the shapes and the
+nests of what the function is called with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import tensorflow as tf
 
-from seq2split.engine.passes import Forward, Fused, Inference
-from seq2split.engine.signature import differentiable
+from seq2split.engine.part_graph import PartGraph
+from seq2split.engine.passes import PASSES, ForwardPass, InferencePass, LossPass, Pass
+from seq2split.engine.signature import differentiable, tensor_spec
 
 Nest = Any
-Passes = dict[str, Forward | Fused | Inference]
+P = TypeVar("P", bound=Pass)
 
 
 class Exported(tf.Module):
     """What is saved: functions of the nests that the part takes and returns.
 
     Args:
-        passes: For each part graph the specs of its inputs, and its traced passes by name.
-        variables: The variables that get gradients.
+        graphs: The part graphs. `infer`, and `forward` unless `value_and_gradients` takes its place, are traced where
+            they have not been.
 
     Attributes:
         forward: Takes the inputs; returns a dictionary of `outputs` and `residuals`.
@@ -37,74 +37,84 @@ class Exported(tf.Module):
         read: All variables that the functions read or assign.
     """
 
-    def __init__(self, passes: Sequence[tuple[tuple[Nest, ...], Passes]], variables: Sequence):
+    def __init__(self, graphs: Sequence[PartGraph]):
         super().__init__(name="part")
-        self.trained = [getattr(variable, "value", variable) for variable in variables]
-        found = {id(each): each for _, group in passes for traced in group.values() for each in traced.run.read}
+        for graph in graphs:
+            graph.trace(*([] if LossPass in graph.passes else ["forward"]), "infer")
+        self.trained = [getattr(variable, "value", variable) for variable in graphs[0].variables]
+        found = {id(each): each for graph in graphs for traced in graph.passes.values() for each in traced.run.read}
         self.read = list(found.values())
-        # Python holds them, TensorFlow must not try to save them.
-        self._passes = SimpleNamespace(all=[(_shapes(specs), group) for specs, group in passes])
-        for name in {name: None for _, group in passes for name in group}:
-            self._add(name, [specs for specs, group in passes if name in group])
+        self._graphs = _Graphs(graphs)
+        for kind in PASSES.values():
+            self._add(kind, [graph for graph in graphs if kind in graph.passes])
 
-    def _add(self, name: str, inputs: list[tuple[Nest, ...]]) -> None:
-        setattr(self, name, tf.function(getattr(self, f"_{name}"), autograph=False))
-        if name == "forward":
+    def _add(self, kind: type[Pass], graphs: list[PartGraph]) -> None:
+        """Add the function of a pass, with a trace for each part graph that has it."""
+        if not graphs:
+            return
+        function = tf.function(getattr(self, f"_{kind.name}"), autograph=False)
+        setattr(self, kind.name, function)
+        further = [tf.TensorSpec([], tf.float64)] if kind is LossPass else []
+        traces = [function.get_concrete_function(*graph.input_specs, *further) for graph in graphs]
+        if kind is ForwardPass:
             self.backward = tf.function(self._backward, autograph=False)
-        for specs in inputs:
-            scalar = [tf.TensorSpec([], tf.float64)] if name == "value_and_gradients" else []
-            concrete = getattr(self, name).get_concrete_function(*specs, *scalar)
-            if name == "forward":
-                _, traced = self._find(name, specs)
-                residuals = tf.nest.map_structure(_spec, concrete.structured_outputs["residuals"])
-                self.backward.get_concrete_function(
-                    residuals, tf.nest.map_structure(_cotangent, traced.outputs.structure)
-                )
-
-    def _find(self, name: str, inputs: tuple[Nest, ...]) -> tuple[str, Any]:
-        """The number of the part graph that was built for such inputs, and its pass."""
-        shapes = _shapes(inputs)
-        return next((str(at), group[name]) for at, (own, group) in enumerate(self._passes.all) if own == shapes)
+            for graph, trace in zip(graphs, traces, strict=True):
+                residuals = tf.nest.map_structure(tensor_spec, trace.structured_outputs["residuals"])
+                outputs_ct = tf.nest.map_structure(_cotangent, graph.output_specs)
+                self.backward.get_concrete_function(residuals, outputs_ct)
 
     def _forward(self, *inputs):
-        number, traced = self._find("forward", inputs)
+        number, traced = self._graphs.find(ForwardPass, inputs)
         flat = tf.nest.flatten(inputs)
-        results = traced.run.within(flat)
-        count = len(traced.outputs.specs)
-        bound = traced.bind(flat, results[:count], results[count:])
-        carried = [each for each, (kind, _) in zip(bound, traced.bindings, strict=True) if kind != "constant"]
+        outputs, kept = traced.split(traced.run.within(flat))
+        bound = zip(traced.bind(flat, outputs, kept), traced.bindings, strict=True)
+        carried = [tensor for tensor, binding in bound if binding.kind != "constant"]
         # The number tells the residuals of one part graph from those of another of the same shapes.
-        return {"outputs": traced.outputs.pack(results[:count]), "residuals": {number: carried}}
+        return {"outputs": traced.outputs.pack(outputs), "residuals": {str(number): carried}}
 
     def _backward(self, residuals, outputs_ct):
         ((number, carried),) = residuals.items()
-        traced, carried = self._passes.all[int(number)][1]["forward"], iter(carried)
-        bound = [at if kind == "constant" else next(carried) for kind, at in traced.bindings]
+        traced, carried = self._graphs[int(number)].passes[ForwardPass], iter(carried)
+        bound = [source if kind == "constant" else next(carried) for kind, source in traced.bindings]
         cotangents = [each for each in tf.nest.flatten(outputs_ct) if each is not None]
         return _gradients(traced, traced.backward.within(cotangents + bound))
 
     def _value_and_gradients(self, *inputs):
-        _, traced = self._find("value_and_gradients", inputs[:-1])
-        results = traced.run.within(tf.nest.flatten(inputs))
-        count = len(traced.outputs.specs)
-        return {"outputs": traced.outputs.pack(results[:count]), **_gradients(traced, results[count:])}
+        _, traced = self._graphs.find(LossPass, inputs[:-1])
+        outputs, gradients = traced.split(traced.run.within(tf.nest.flatten(inputs)))
+        return {"outputs": traced.outputs.pack(outputs), **_gradients(traced, gradients)}
 
     def _infer(self, *inputs):
-        _, traced = self._find("infer", inputs)
+        _, traced = self._graphs.find(InferencePass, inputs)
         return traced.outputs.pack(traced.run.within(tf.nest.flatten(inputs)))
 
 
+class _Graphs:
+    """The part graphs by their inputs' shapes. Python holds them here, so that TensorFlow does not try to save them."""
+
+    def __init__(self, graphs: Sequence[PartGraph]):
+        self._graphs = list(graphs)
+
+    def __getitem__(self, number: int) -> PartGraph:
+        return self._graphs[number]
+
+    def find(self, kind: type[P], inputs: tuple[Nest, ...]) -> tuple[int, P]:
+        """Return the number of the part graph that was built for such inputs, and its pass."""
+        shapes = _shapes(inputs)
+        return next(
+            (number, graph.passes[kind])
+            for number, graph in enumerate(self._graphs)
+            if kind in graph.passes and _shapes(graph.input_specs) == shapes
+        )
+
+
 def _shapes(inputs: tuple[Nest, ...]) -> list[tuple]:
-    """What tells the inputs of one part graph from those of another."""
+    """Return what tells the inputs of one part graph from those of another."""
     return [(each.dtype, each.shape.as_list()) for each in tf.nest.flatten(inputs)]
 
 
-def _gradients(traced: Forward | Fused, flat: list[tf.Tensor]) -> dict[str, Nest]:
+def _gradients(traced: ForwardPass | LossPass, flat: list[tf.Tensor]) -> dict[str, Nest]:
     return dict(zip(("inputs_ct", "gradients"), traced.gradients.pack(flat), strict=True))
-
-
-def _spec(tensor: tf.Tensor) -> tf.TensorSpec:
-    return tf.TensorSpec(tensor.shape, tensor.dtype)
 
 
 def _cotangent(spec: tf.TensorSpec | None) -> tf.TensorSpec | None:

@@ -1,13 +1,12 @@
-"""Functions that have been traced, called at the floor of what a call costs; XLA's programs among them.
-
-Internal to `tracing`.
-"""
+"""Functions that have been traced, called at the floor of what a call costs; XLA's programs among them."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import tensorflow as tf
+
+from seq2split.engine.signature import tensor_spec
 
 
 class GraphFunction:
@@ -20,26 +19,35 @@ class GraphFunction:
     Args:
         concrete: The function; made with `jit_compile=True`, XLA compiles it when it is first called.
         captured: The last tensors that it takes, which are the same in each call.
-        owner: Whose it is, for errors.
+        owner: Who errors speak of, such as `part 'encoder'`.
+
+    Attributes:
+        concrete: The function, which lives as long as this object.
+        variables: The trainable variables that it reads.
+        read: All variables that it reads or assigns.
+        by_xla: True if XLA compiles it.
     """
 
     def __init__(self, concrete: Any, captured: list[tf.Tensor], owner: str = "a part"):
-        self._concrete = concrete  # the function lives as long as this object
+        self.concrete = concrete
         self._dtypes = [tensor.dtype for tensor in concrete.outputs]
         self._owner = owner
         self.variables = concrete.trainable_variables
         self.read = concrete.variables
-        """All variables that it reads or assigns."""
         self.by_xla = concrete.function_def.attr["_XlaMustCompile"].b
-        """Whether XLA compiles it."""
         self._called, self._captured = _within_another(concrete) if self.by_xla else (concrete, captured)
         specs = concrete.inputs if self.by_xla else []
         self._is_static = all(each.shape.is_fully_defined() for each in specs)
         self._shapes: set[tuple] = set()
 
+    @classmethod
+    def closed(cls, concrete: Any, owner: str) -> GraphFunction:
+        """Return a concrete function closed over what it captured."""
+        return cls(concrete, concrete.captured_inputs, owner)
+
     @property
     def compilations(self) -> int:
-        """For how many shapes of its inputs XLA has compiled it."""
+        """The number of shapes of its inputs that XLA has compiled it for."""
         return len(self._shapes)
 
     def __call__(self, flat: list[tf.Tensor]) -> list[tf.Tensor]:
@@ -52,7 +60,7 @@ class GraphFunction:
             return self._counted(flat) if self.by_xla else self.within(flat)
 
     def within(self, flat: list[tf.Tensor]) -> list[tf.Tensor]:
-        """Calls it from whatever is being traced."""
+        """Call it from whatever is being traced."""
         return tf.raw_ops.StatefulPartitionedCall(args=flat + self._captured, Tout=self._dtypes, f=self._called)
 
     def _counted(self, flat: list[tf.Tensor]) -> list[tf.Tensor]:
@@ -69,15 +77,10 @@ class GraphFunction:
         return results
 
 
-def compiled(concrete: Any, owner: str) -> GraphFunction:
-    """A concrete function that takes what it captured as its last tensors."""
-    return GraphFunction(concrete, concrete.captured_inputs, owner)
-
-
 def _within_another(concrete: Any) -> tuple[Any, list[tf.Tensor]]:
-    """A function that calls a concrete function, and what it takes beside the inputs of that."""
+    """Return a function that calls a concrete function, and what it takes beside the inputs of that."""
     count = len(concrete.inputs) - len(concrete.captured_inputs)
-    specs = [tf.TensorSpec(each.shape, each.dtype) for each in concrete.inputs[:count]]
+    specs = [tensor_spec(each) for each in concrete.inputs[:count]]
     with tf.init_scope():
         outer = tf.function(lambda *flat: concrete(*flat), autograph=False).get_concrete_function(*specs)
     return outer, outer.captured_inputs

@@ -1,362 +1,213 @@
-"""How the three passes of a part graph are traced: `forward` with its backward, `value_and_gradients`, and `infer`.
+"""The passes of a part graph: `infer`, `value_and_gradients`, and `forward` with its backward.
 
-Internal to `partition`. A traced pass holds compiled functions over flat lists of tensors, and the plan that says which
-forward tensor is bound to which argument of the backward; applying the plan takes a few lines.
+A pass is traced when it is made. It then holds graph functions over flat lists of tensors, and says what these lists
+mean. While the body of a traced function runs, it notes on the pass what it finds out beside the tensors it returns.
+The pass does not keep what it was traced from: it would hold the part graph that holds it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
-import keras
 import tensorflow as tf
 
-from seq2split.engine.graph_function import GraphFunction, compiled
+from seq2split.engine.backward import NestedBackward
+from seq2split.engine.gradients import Gradient, GradientLayout, Tape
+from seq2split.engine.graph_function import GraphFunction
+from seq2split.engine.outputs import Outputs
 from seq2split.engine.policies import Policy
-from seq2split.engine.recomputation import Recipe, Region, recompute
-from seq2split.engine.residuals import ResidualPlan, ResidualSpec
-from seq2split.engine.signature import Signature, describe, differentiable
-from seq2split.engine.tensor_lists import Crossing, TensorLists
+from seq2split.engine.residual_plan import Binding, ResidualPlan
+from seq2split.engine.residuals import ResidualSpec
+from seq2split.engine.signature import Signature
 
 Nest = Any
-Gradient = tf.Tensor | tf.IndexedSlices | None
-Call = Callable[[tuple[Nest, ...]], Nest]
-_MEASURING = ("Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike")  # what reads no numbers
-unconverted = tf.autograph.experimental.do_not_convert
+_unconverted = tf.autograph.experimental.do_not_convert  # the part alone is converted
 
 
 @dataclass(frozen=True)
-class Inference:
-    """The traced `infer`."""
+class TracingContext:
+    """What a part graph gives its passes to be traced from.
 
-    outputs: Signature
-    run: GraphFunction
-
-    @property
-    def programs(self) -> list[GraphFunction]:
-        """What it runs."""
-        return [self.run]
-
-
-@dataclass(frozen=True)
-class Fused:
-    """The traced `value_and_gradients`: takes inputs and the loss's cotangent, returns outputs and gradients."""
-
-    outputs: Signature
-    run: GraphFunction
-    gradients: GradientLayout
-
-    @property
-    def programs(self) -> list[GraphFunction]:
-        """What it runs."""
-        return [self.run]
-
-
-@dataclass(frozen=True)
-class Forward:
-    """The traced `forward` and its backward.
-
-    A binding says where an argument of the backward after the cotangents comes from: `("input", i)`, `("output", i)`
-    or `("residual", i)` of the forward, or `("constant", tensor)`.
+    Attributes:
+        call: The part: takes a tuple of arguments, and whether it trains; returns the outputs.
+        inputs: The signature of the arguments.
+        variables: Returns the variables that get gradients, when a trace begins.
+        save: The save policy.
+        jit_compile: True if XLA compiles the passes.
     """
 
-    outputs: Signature
-    run: GraphFunction
-    backward: GraphFunction
-    gradients: GradientLayout
-    bindings: tuple[tuple[str, Any], ...]
-    residual_specs: tuple[ResidualSpec, ...]
-    held_indices: tuple[int, ...]
+    call: Callable[[tuple[Nest, ...], bool], Nest]
+    inputs: Signature
+    variables: Callable[[], list]
+    save: Policy
+    jit_compile: bool
 
-    @property
-    def programs(self) -> list[GraphFunction]:
-        """What it runs."""
-        return [self.run, self.backward]
-
-    def bind(self, inputs: list[tf.Tensor], outputs: list[tf.Tensor], residuals: list[tf.Tensor]) -> list[tf.Tensor]:
-        """The arguments of the backward after the cotangents."""
-        sources = {"input": inputs, "output": outputs, "residual": residuals}
-        return [at if kind == "constant" else sources[kind][at] for kind, at in self.bindings]
-
-    def held(self, residuals: list[tf.Tensor]) -> list[tf.Tensor]:
-        """Those residuals that occupy memory of their own."""
-        return [residuals[index] for index in self.held_indices]
+    def trace(self, body: Callable, *further: tf.TensorSpec) -> Any:
+        """Return the concrete function of a body that takes the flat inputs, and further tensors after them."""
+        function = tf.function(body, jit_compile=self.jit_compile or None)
+        return function.get_concrete_function(*self.inputs.specs, *further)
 
 
-class GradientLayout:
-    """What a flat list of gradient tensors means: cotangents in the nest of the inputs, and gradients of variables.
+class Pass(ABC):
+    """A traced pass.
 
     Args:
-        inputs: The signature of the inputs.
-        gradients: One for each input and then for each variable, as the tape returned them.
-        variables: The variables.
+        context: What it is traced from.
+
+    Attributes:
+        name: The method of `PartGraph` that runs it, and the word for it in `Part.build(trace=...)`.
+        outputs: The signature of what the part returns.
+        run: The function of the flat inputs. Its results begin with the flat outputs.
     """
 
-    def __init__(self, inputs: Signature, gradients: list[Gradient], variables: list[tf.Variable]):
-        self._inputs = inputs
-        self._kinds = [None if gradient is None else type(gradient) for gradient in gradients]
-        with tf.init_scope():
-            shapes = [tf.constant(variable.shape.as_list(), tf.int64) for variable in variables]
-        self._dense_shapes = [None] * len(inputs.specs) + shapes
+    name: ClassVar[str]
+    outputs: Signature
+    run: GraphFunction
 
-    @staticmethod
-    def flatten(gradients: list[Gradient]) -> list[tf.Tensor]:
-        """The tensors of a list of gradients."""
-        flat: list[tf.Tensor] = []
-        for gradient in gradients:
-            if isinstance(gradient, tf.IndexedSlices):
-                flat += [gradient.values, gradient.indices]
-            elif gradient is not None:
-                flat.append(gradient)
-        return flat
+    @abstractmethod
+    def __init__(self, context: TracingContext): ...
 
-    def pack(self, flat: list[tf.Tensor]) -> tuple[tuple[Nest, ...], list[Gradient]]:
-        """Splits a flat list into input cotangents and gradients."""
-        tensors = iter(flat)
-        gradients: list[Gradient] = []
-        for kind, dense_shape in zip(self._kinds, self._dense_shapes, strict=True):
-            if kind is tf.IndexedSlices:
-                gradients.append(tf.IndexedSlices(next(tensors), next(tensors), dense_shape))
-            else:
-                gradients.append(None if kind is None else next(tensors))
-        count = len(self._inputs.specs)
-        return self._inputs.pack(gradients[:count]), gradients[count:]
+    @property
+    @abstractmethod
+    def functions(self) -> list[GraphFunction]:
+        """All functions that it runs."""
+
+    def split(self, results: list[tf.Tensor]) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+        """Split the results of `run` into the flat outputs and what follows them."""
+        count = len(self.outputs.specs)
+        return results[:count], results[count:]
 
 
-class _Outputs:
-    """What a part returned while it is traced."""
+class InferencePass(Pass):
+    """The part alone, with `training=False`."""
 
-    def __init__(self, structure: Nest, owner: str):
-        leaves = [leaf if leaf is None else _tensor(leaf, owner) for leaf in tf.nest.flatten(structure)]
-        specs = [leaf if leaf is None else _spec(leaf) for leaf in leaves]
-        self.signature = Signature(tf.nest.pack_sequence_as(structure, specs), owner, "output")
-        self.tensors = [leaf for leaf in leaves if leaf is not None]
-        self.differentiable = [tensor for tensor in self.tensors if differentiable(tensor)]
+    name = "infer"
 
-    def loss(self) -> tf.Tensor:
-        """The first output, which must be a scalar."""
-        loss = self.tensors[0] if self.tensors else None
-        if loss is None or loss.shape.rank != 0 or not differentiable(loss):
-            raise ValueError(
-                f"{self.signature.owner}: value_and_gradients takes a part that returns a scalar loss, alone or as the "
-                f"first of several outputs; this one returns {describe(self.signature.structure)}. Reduce the loss to "
-                "a scalar, or use forward and backward."
-            )
-        return loss
+    def __init__(self, context: TracingContext):
+        def body(*flat):
+            return self._finish(context, context.call(context.inputs.pack(flat), False))
 
+        self.run = GraphFunction.closed(context.trace(body), context.inputs.owner)
 
-def _tensor(leaf: Any, owner: str) -> tf.Tensor:
-    try:
-        return tf.convert_to_tensor(leaf)
-    except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"{owner}: it returns a {type(leaf).__name__}; a part returns a nest of tensors. Return the dense "
-            "components of a ragged or sparse tensor."
-        ) from error
+    @property
+    def functions(self) -> list[GraphFunction]:
+        """The one function."""
+        return [self.run]
+
+    @_unconverted
+    def _finish(self, context: TracingContext, structure: Nest) -> list[tf.Tensor]:
+        outputs = Outputs(structure, context.inputs.owner)
+        self.outputs = outputs.signature
+        return outputs.tensors
 
 
-class _Gradients:
-    """Records the forward on a tape, and takes its gradients."""
+class LossPass(Pass):
+    """Both passes of a part that returns a loss, in one graph.
 
-    def __init__(self, flat: tuple[tf.Tensor, ...], variables: list):
-        self.variables = [v.value if isinstance(v, keras.Variable) else v for v in variables]
-        self._flat = flat
-        self._inputs = [tensor for tensor in flat if differentiable(tensor)]
-        # Only what is named is watched: a frozen variable must cost no residual.
-        self.tape = tf.GradientTape(watch_accessed_variables=False)
+    Its function takes the loss's cotangent, a float64 scalar, after the inputs, and returns outputs and gradients.
 
-    def watch(self) -> None:
-        for source in self._inputs + self.variables:
-            self.tape.watch(source)
+    Attributes:
+        gradients: What the gradients mean that follow the outputs.
+    """
 
-    def of(self, outputs: list[tf.Tensor], cotangents: list[tf.Tensor]) -> list[Gradient]:
-        """The gradients of `outputs`: one entry for each input and then for each variable."""
-        sources = self._inputs + self.variables
-        found = [None] * len(sources)
-        if outputs and sources:
-            found = self.tape.gradient(outputs, sources, output_gradients=cotangents)
-        count = len(self._inputs)
-        dense = iter([g if g is None else tf.convert_to_tensor(g) for g in found[:count]])
-        return [next(dense) if differentiable(tensor) else None for tensor in self._flat] + found[count:]
+    name = "value_and_gradients"
+    gradients: GradientLayout
 
+    def __init__(self, context: TracingContext):
+        def body(*flat):
+            tape = Tape(flat[:-1], context.variables())
+            with tape.recording:
+                tape.watch()
+                structure = context.call(context.inputs.pack(flat[:-1]), True)
+                return self._finish(context, tape, structure, flat[-1])
 
-def trace_inference(call: Call, inputs: Signature, jit_compile: bool) -> Inference:
-    """Traces `call` alone."""
-    traced = SimpleNamespace()
+        concrete = context.trace(body, tf.TensorSpec([], tf.float64))
+        self.run = GraphFunction.closed(concrete, context.inputs.owner)
 
-    @unconverted
-    def close(structure: Nest) -> list[tf.Tensor]:
-        traced.outputs = _Outputs(structure, inputs.owner)
-        return traced.outputs.tensors
+    @property
+    def functions(self) -> list[GraphFunction]:
+        """The one function."""
+        return [self.run]
 
-    def body(*flat):
-        return close(call(inputs.pack(flat)))
-
-    concrete = tf.function(body, jit_compile=jit_compile or None).get_concrete_function(*inputs.specs)
-    return Inference(traced.outputs.signature, compiled(concrete, inputs.owner))
-
-
-def trace_fused(call: Call, inputs: Signature, variables: Callable[[], list], jit_compile: bool) -> Fused:
-    """Traces `call` and its backward into one graph, which takes the loss's cotangent as its last argument."""
-    traced = SimpleNamespace()
-
-    @unconverted
-    def close(gradients: _Gradients, structure: Nest, loss_ct: tf.Tensor) -> list[tf.Tensor]:
-        outputs = _Outputs(structure, inputs.owner)
+    @_unconverted
+    def _finish(self, context: TracingContext, tape: Tape, structure: Nest, loss_ct: tf.Tensor) -> list[tf.Tensor]:
+        outputs = Outputs(structure, context.inputs.owner)
         loss = outputs.loss()
-        found = gradients.of([loss], [tf.cast(loss_ct, loss.dtype)])
-        traced.outputs = outputs.signature
-        traced.gradients = GradientLayout(inputs, found, gradients.variables)
+        found = tape.gradients([loss], [tf.cast(loss_ct, loss.dtype)])
+        self.outputs = outputs.signature
+        self.gradients = GradientLayout(context.inputs, found, tape.variables)
         return outputs.tensors + GradientLayout.flatten(found)
 
-    def body(*flat):
-        gradients = _Gradients(flat[:-1], variables())
-        with gradients.tape:
-            gradients.watch()
-            structure = call(inputs.pack(flat[:-1]))
-            return close(gradients, structure, flat[-1])
 
-    function = tf.function(body, jit_compile=jit_compile or None)
-    concrete = function.get_concrete_function(*inputs.specs, tf.TensorSpec([], tf.float64))
-    return Fused(traced.outputs, compiled(concrete, inputs.owner), traced.gradients)
+class ForwardPass(Pass):
+    """The forward, which returns outputs and residuals, and its backward.
 
+    Attributes:
+        backward: The function of the cotangents and of what is bound.
+        gradients: What the results of the backward mean.
+        bindings: Where the arguments of the backward after the cotangents come from.
+    """
 
-def trace_forward(
-    call: Call, inputs: Signature, variables: Callable[[], list], policy: Policy, jit_compile: bool
-) -> Forward:
-    """Traces `call`, and its backward as a function nested in it, whose captures become the residuals."""
-    traced = SimpleNamespace()
+    name = "forward"
+    backward: GraphFunction
+    gradients: GradientLayout
+    _plan: ResidualPlan
 
-    @unconverted
-    def close(gradients: _Gradients, structure: Nest, flat: tuple[tf.Tensor, ...]) -> list[tf.Tensor]:
-        outputs = _Outputs(structure, inputs.owner)
+    def __init__(self, context: TracingContext):
+        def body(*flat):
+            tape = Tape(flat, context.variables())
+            with tape.recording:
+                tape.watch()
+                structure = context.call(context.inputs.pack(flat), True)
+                return self._finish(context, tape, structure, flat)
+
+        concrete = context.trace(body)
+        self.run = GraphFunction.closed(concrete, context.inputs.owner)
+        self.bindings: tuple[Binding, ...] = self._plan.bindings(concrete)
+
+    @property
+    def functions(self) -> list[GraphFunction]:
+        """The forward and its backward."""
+        return [self.run, self.backward]
+
+    @property
+    def residual_specs(self) -> tuple[ResidualSpec, ...]:
+        """What the backward is given."""
+        return tuple(self._plan.specs.values())
+
+    def bind(self, inputs: list[tf.Tensor], outputs: list[tf.Tensor], residuals: list[tf.Tensor]) -> list[tf.Tensor]:
+        """Return the arguments of the backward after the cotangents."""
+        kinds = {"input": inputs, "output": outputs, "residual": residuals}
+        return [source if kind == "constant" else kinds[kind][source] for kind, source in self.bindings]
+
+    def held(self, residuals: list[tf.Tensor]) -> list[tf.Tensor]:
+        """Return those residuals that occupy memory of their own."""
+        return [residuals[index] for index in self._plan.held]
+
+    @_unconverted
+    def _finish(
+        self, context: TracingContext, tape: Tape, structure: Nest, flat: Sequence[tf.Tensor]
+    ) -> list[tf.Tensor]:
+        outputs = Outputs(structure, context.inputs.owner)
         found: list[Gradient] = []
 
-        def backward(*cotangents):
-            found[:] = gradients.of(outputs.differentiable, list(cotangents))
+        def gradients(*cotangents):
+            found[:] = tape.gradients(outputs.differentiable, list(cotangents))
             return GradientLayout.flatten(found)
 
-        cotangents = [_spec(tensor) for tensor in outputs.differentiable]
-        nested = tf.function(backward, autograph=False).get_concrete_function(*cotangents)
-        traced.outputs = outputs.signature
-        traced.gradients = GradientLayout(inputs, found, gradients.variables)
-        at_hand = [*flat, *outputs.tensors]
-        if jit_compile:
-            recipe = policy.recipe(
-                Region(_wanted(nested), at_hand, TensorLists(tf.compat.v1.get_default_graph()).dense_spec)
-            )
-            traced.backward, given = _assemble_compiled(recipe, nested, cotangents, inputs.owner)
-        else:
-            wanted, measured = _wanted_or_measured(nested, Region(_wanted(nested), at_hand))
-            recipe = policy.recipe(Region(wanted, at_hand))
-            traced.backward, given = _assemble(recipe, measured, nested, cotangents, inputs.owner)
-        traced.plan = ResidualPlan(list(flat), outputs.tensors, given)
-        if policy.keeps_everything:
-            traced.plan.keep(tf.compat.v1.get_default_graph())
-        return outputs.tensors + traced.plan.residuals
-
-    def body(*flat):
-        gradients = _Gradients(flat, variables())
-        with gradients.tape:
-            gradients.watch()
-            structure = call(inputs.pack(flat))
-            return close(gradients, structure, flat)
-
-    concrete = tf.function(body, jit_compile=jit_compile or None).get_concrete_function(*inputs.specs)
-    return Forward(
-        traced.outputs,
-        compiled(concrete, inputs.owner),
-        traced.backward,
-        traced.gradients,
-        traced.plan.bindings(concrete),
-        tuple(traced.plan.specs.values()),
-        tuple(traced.plan.held),
-    )
+        nested = NestedBackward(gradients, outputs.differentiable, [*flat, *outputs.tensors], context.inputs.owner)
+        assemble = nested.assemble_for_xla if context.jit_compile else nested.assemble
+        self.backward, taken = assemble(context.save)
+        self.outputs = outputs.signature
+        self.gradients = GradientLayout(context.inputs, found, tape.variables)
+        self._plan = ResidualPlan(list(flat), outputs.tensors, taken)
+        if context.save.keeps_everything:
+            self._plan.keep_everything(tf.compat.v1.get_default_graph())
+        return outputs.tensors + self._plan.residuals
 
 
-def _wanted(backward: Any) -> list[tf.Tensor]:
-    """The forward tensors that a backward reads."""
-    return [each for each in backward.captured_inputs if tf.is_symbolic_tensor(each)]
-
-
-def _wanted_or_measured(backward: Any, region: Region) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-    """Those forward tensors of which a backward reads the numbers, and those of which it reads nothing but the shape.
-
-    The gradient of a sum is one that asks for shapes, where they are not static. What is free to keep is never among
-    the latter.
-    """
-    inner = backward.inputs[len(backward.inputs) - len(backward.captured_inputs) :]
-    returned = {tensor.ref() for tensor in backward.outputs}
-    wanted, measured = [], []
-    for tensor, placeholder in zip(backward.captured_inputs, inner, strict=True):
-        if tf.is_symbolic_tensor(tensor):
-            by_shape = all(operation.type in _MEASURING for operation in placeholder.consumers())
-            by_shape &= placeholder.ref() not in returned and tensor.dtype.is_floating and tensor.shape.rank is not None
-            (measured if by_shape and not region.is_free(tensor) else wanted).append(tensor)
-    return wanted, measured
-
-
-def _assemble(
-    recipe: Recipe, measured: list[tf.Tensor], backward: Any, cotangents: list[tf.TensorSpec], owner: str
-) -> tuple[GraphFunction, list[tf.Tensor]]:
-    """The backward that follows a recipe, and the forward tensors that it takes after the cotangents.
-
-    Of those that are only measured it takes the shapes, all in one tensor.
-    """
-    if not recipe.recomputed and not measured:
-        return GraphFunction(backward, [], owner), backward.captured_inputs
-    # int64, since TensorFlow keeps int32 results of a function where shapes aren't expected, and then refuses them.
-    shapes = [tf.concat([tf.shape(tensor, tf.int64) for tensor in measured], 0)] if measured else []
-    given, count = [*recipe.given, *shapes], len(cotangents)
-
-    def run(*flat):
-        unfilled = _unfilled(measured, flat[-1]) if measured else {}
-        return _recompute_and_run(recipe, backward, flat[:count], flat[count : count + len(recipe.given)], unfilled)
-
-    whole = tf.function(run, autograph=False)
-    return compiled(whole.get_concrete_function(*cotangents, *map(_spec, given)), owner), given
-
-
-def _unfilled(measured: list[tf.Tensor], shapes: tf.Tensor) -> dict[Any, tf.Tensor]:
-    """For each reference of a tensor one of its shape, whose memory nobody writes or reads."""
-    each = tf.split(tf.cast(shapes, tf.int32), [tensor.shape.rank for tensor in measured])
-    pairs = zip(measured, each, strict=True)
-    return {tensor.ref(): tf.raw_ops.Empty(shape=shape, dtype=tensor.dtype) for tensor, shape in pairs}
-
-
-def _assemble_compiled(
-    recipe: Recipe, backward: Any, cotangents: list[tf.TensorSpec], owner: str
-) -> tuple[GraphFunction, list[tf.Tensor]]:
-    """As `_assemble`, as a program of XLA's: what it takes has crossed from the forward's."""
-    crossing = Crossing(recipe.given, owner)
-    count = len(cotangents)
-
-    def run(*flat):
-        return _recompute_and_run(recipe, backward, flat[:count], crossing.arrive(flat[count:]), {})
-
-    whole = tf.function(run, autograph=False, jit_compile=True)
-    return compiled(whole.get_concrete_function(*cotangents, *map(_spec, crossing.given)), owner), crossing.given
-
-
-def _recompute_and_run(
-    recipe: Recipe,
-    backward: Any,
-    cotangents: Sequence[tf.Tensor],
-    given: Sequence[tf.Tensor],
-    known: Mapping[Any, tf.Tensor],
-) -> list[tf.Tensor]:
-    """Computes what the backward reads from what it is given, but for what is known by reference, and runs it."""
-    wanted = [tensor for tensor in _wanted(backward) if tensor.ref() not in known]
-    found = dict(zip((tensor.ref() for tensor in wanted), recompute(recipe, list(given), wanted), strict=True))
-    found |= known
-    read = [found[each.ref()] if tf.is_symbolic_tensor(each) else each for each in backward.captured_inputs]
-    dtypes = [each.dtype for each in backward.outputs]
-    called = tf.raw_ops.StatefulPartitionedCall(args=[*cotangents, *read], Tout=dtypes, f=backward)
-    return called if dtypes else []  # without outputs an operation comes back
-
-
-def _spec(tensor: tf.Tensor) -> tf.TensorSpec:
-    return tf.TensorSpec(tensor.shape, tensor.dtype)
+PASSES: dict[str, type[Pass]] = {kind.name: kind for kind in (ForwardPass, LossPass, InferencePass)}
+"""The passes by the words of `Part.build(trace=...)`."""

@@ -1,7 +1,4 @@
-"""Where the values of a graph's tensors come from.
-
-Internal to `residuals` and `recomputation`.
-"""
+"""Where the values of a graph's tensors come from."""
 
 from __future__ import annotations
 
@@ -10,9 +7,11 @@ from typing import Any
 
 import tensorflow as tf
 
-VIEWS = ("Identity", "IdentityN", "Reshape", "Squeeze", "ExpandDims", "StopGradient", "PreventGradient")
-"""Operations whose results share the memory of an input."""
+_IDENTITIES = ("Identity", "IdentityN")
+VIEWS = (*_IDENTITIES, "Reshape", "Squeeze", "ExpandDims", "StopGradient", "PreventGradient")
+"""The types of operations whose results share the memory of an input."""
 NOT_COMPUTED = ("Placeholder", "Const", "ReadVariableOp", "VarHandleOp", *VIEWS)
+"""The types of operations whose results occupy no memory of their own."""
 _FAR = 64  # tensors; what follows from draws alone is near them
 _RANDOM = re.compile(
     r"(Stateless|Stateful)?(Random|Multinomial|Truncated|Parameterized|SampleDistorted)|Stateful(Standard|Uniform)"
@@ -26,20 +25,20 @@ class Provenance:
         self._bodies: dict[str, Any] = {}
 
     def origin(self, tensor: tf.Tensor) -> tf.Tensor:
-        """The tensor that holds the same value before identities, and before loops that only pass it through."""
-        while tensor.op.type in ("Identity", "IdentityN") or self._passed_through(tensor):
+        """Return the tensor that holds the same value before identities, and before loops that only pass it through."""
+        while tensor.op.type in _IDENTITIES or self._passed_through(tensor):
             tensor = tensor.op.inputs[tensor.value_index]
         return tensor
 
     def root(self, tensor: tf.Tensor) -> tf.Tensor:
-        """The tensor whose memory this one shares."""
+        """Return the tensor whose memory this one shares."""
         tensor = self.origin(tensor)
-        while tensor.op.type in ("Reshape", "Squeeze", "ExpandDims", "StopGradient", "PreventGradient"):
+        while tensor.op.type in VIEWS:  # no identity any more, so that the view is of the first input
             tensor = self.origin(tensor.op.inputs[0])
         return tensor
 
     def is_drawn(self, tensor: tf.Tensor) -> bool:
-        """Whether it follows from random draws and constants, and from nothing else."""
+        """True if the tensor follows from random draws and constants, and from nothing else."""
         seen, todo, drawn = {tensor.ref()}, [tensor], False
         while todo:
             operation = todo.pop().op
@@ -54,7 +53,7 @@ class Provenance:
         return drawn
 
     def constants(self, tensor: tf.Tensor) -> list[tf.Operation] | None:
-        """The operations that compute it from constants alone; `None` if there are others, or many."""
+        """Return the operations that compute a tensor from constants alone; `None` if there are others, or many."""
         found, todo = {}, [tensor.op]
         while todo:
             operation = todo.pop()
@@ -86,5 +85,5 @@ class Provenance:
 
 
 def is_random(operation: tf.Operation) -> bool:
-    """Whether an operation draws random numbers."""
+    """True if an operation draws random numbers."""
     return _RANDOM.match(operation.type) is not None

@@ -1,7 +1,7 @@
 """What of a forward its backward can compute again: the operations that lead to what it reads.
 
-Internal to `partition` and `policies`. Operations are copied out of the forward's graph by TensorFlow's own importer.
-What changes a state, and what draws random numbers, is never among them.
+Operations are copied out of the forward's graph by TensorFlow's own importer. What changes a state, and what draws
+random numbers, is never among them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from seq2split.engine.provenance import VIEWS, Provenance, is_random
+from seq2split.engine.signature import tensor_spec
 
 _FREE = ("Placeholder", "ReadVariableOp")
 
@@ -33,61 +34,65 @@ class Region:
     """The tensors of a forward from which what its backward reads can be computed.
 
     Args:
-        reads: What the backward reads, symbolic tensors of the forward's graph.
+        reads: The tensors that the backward reads, symbolic ones of the forward's graph.
         at_hand: Forward tensors that cost nothing to keep: inputs and outputs.
-        spec_of: What a tensor is while it is kept, where that is another than in the forward.
+        spec_of: Returns the spec of a tensor while it is kept.
+
+    Attributes:
+        reads: The tensors that the backward reads, each once.
+        spec_of: Returns the spec of a tensor while it is kept.
     """
 
     def __init__(
         self,
         reads: Iterable[tf.Tensor],
         at_hand: Iterable[tf.Tensor],
-        spec_of: Callable[[tf.Tensor], tf.TensorSpec] = lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype),
+        spec_of: Callable[[tf.Tensor], tf.TensorSpec] = tensor_spec,
     ):
         self.spec_of = spec_of
         self.reads = list({tensor.ref(): tensor for tensor in reads}.values())
-        self._sources = Provenance()
-        self._at_hand = {self._sources.origin(tensor).ref() for tensor in at_hand}
+        self._provenance = Provenance()
+        self._at_hand = {self._provenance.origin(tensor).ref() for tensor in at_hand}
         self._read = {ref for tensor in self.reads for ref in (tensor.ref(), self.root(tensor).ref())}
 
     @cached_property
     def reachable(self) -> list[tf.Tensor]:
-        """All of them, in the order in which a walk from what is read meets them."""
+        """All tensors of the region, in the order in which a walk from what is read meets them."""
         return self._walk(lambda _: False)[1]
 
     def recipe(self, keep: Callable[[tf.Tensor], bool]) -> Recipe:
-        """What the backward is given, and what it runs again.
+        """Return what the backward is given, and what it runs again.
 
         Args:
-            keep: Whether a tensor is kept that could also be computed again. It isn't asked of what is free, nor of
-                what costs nothing to compute again: a view is kept as what it shows.
+            keep: Returns True if a tensor is kept that could also be computed again. It isn't asked of what is free,
+                nor of what costs nothing to compute again: a view is kept as what it shows.
         """
         return self._walk(lambda tensor: not self.costs_nothing(tensor) and keep(tensor))[0]
 
     def is_read(self, tensor: tf.Tensor) -> bool:
-        """Whether the backward reads it, or a view of it."""
+        """True if the backward reads the tensor, or a view of it."""
         return tensor.ref() in self._read
 
     def is_free(self, tensor: tf.Tensor) -> bool:
-        """Whether it costs nothing to keep: an input, an output, the value of a variable, or what was captured."""
-        return self._sources.origin(tensor).ref() in self._at_hand or tensor.op.type in _FREE
+        """True if a tensor costs nothing to keep: an input, an output, a variable's value, or what was captured."""
+        return self._provenance.origin(tensor).ref() in self._at_hand or tensor.op.type in _FREE
 
     @staticmethod
     def costs_nothing(tensor: tf.Tensor) -> bool:
-        """Whether computing it again costs nothing: a constant, or a view, which shares the memory of another."""
+        """True if computing a tensor again costs nothing: a constant, or a view of another tensor's memory."""
         return tensor.op.type == "Const" or tensor.op.type in VIEWS
 
     @staticmethod
     def can_recompute(operation: tf.Operation) -> bool:
-        """Whether running it again gives the same, and does nothing else."""
+        """True if running an operation again gives the same, and does nothing else."""
         return not operation._is_stateful and not is_random(operation)
 
     def root(self, tensor: tf.Tensor) -> tf.Tensor:
-        """The tensor whose memory this one shares."""
-        return self._sources.root(tensor)
+        """Return the tensor whose memory this one shares."""
+        return self._provenance.root(tensor)
 
     def _walk(self, keep: Callable[[tf.Tensor], bool]) -> tuple[Recipe, list[tf.Tensor]]:
-        """The recipe, and all tensors that it met."""
+        """Return the recipe, and all tensors that were met on the way."""
         given: list[tf.Tensor] = []
         rerun: dict[str, tf.Operation] = {}
         seen = {tensor.ref() for tensor in self.reads}
@@ -108,7 +113,7 @@ class Region:
 
 
 def recompute(recipe: Recipe, given: list[tf.Tensor], wanted: list[tf.Tensor]) -> list[tf.Tensor]:
-    """Runs operations of another graph again in the current one.
+    """Run operations of another graph again in the current one.
 
     Args:
         recipe: The operations.
@@ -134,7 +139,7 @@ def recompute(recipe: Recipe, given: list[tf.Tensor], wanted: list[tf.Tensor]) -
 
 
 def _definition(graph: tf.Graph, names: set[str]) -> tf.compat.v1.GraphDef:
-    """The definition of some operations, without the order that side effects gave them."""
+    """Return the definition of some operations, without the order that side effects gave them."""
     definition = graph.as_graph_def()
     nodes = [node for node in definition.node if node.name in names]
     del definition.node[:]

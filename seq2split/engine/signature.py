@@ -22,6 +22,12 @@ class Signature:
         owner: Who errors speak of, such as `part 'encoder'`.
         role: What a leaf is: `argument` (then `structure` is a tuple of arguments) or `output`.
 
+    Attributes:
+        structure: The nest.
+        owner: Who errors speak of.
+        role: What a leaf is.
+        specs: The specs in order, without the `None`s of the nest.
+
     Raises:
         TypeError: A leaf is neither a `tf.TensorSpec` nor `None`.
     """
@@ -29,7 +35,7 @@ class Signature:
     def __init__(self, structure: Nest, owner: str, role: str):
         self.structure, self.owner, self.role = structure, owner, role
         self._leaves = tf.nest.flatten(structure)
-        self._paths = [role + path for path in _paths(structure)]
+        self._paths = leaf_paths(structure, role)
         for leaf, path in zip(self._leaves, self._paths, strict=True):
             if not (isinstance(leaf, tf.TensorSpec) or (leaf is None and role == "output")):
                 raise TypeError(
@@ -40,19 +46,19 @@ class Signature:
         self._spec_paths = [path for leaf, path in zip(self._leaves, self._paths, strict=True) if leaf is not None]
 
     def flatten(self, values: Nest) -> list[tf.Tensor]:
-        """Checks a nest of values against the specs and returns its tensors in order."""
+        """Check a nest of values against the specs and return its tensors in order."""
         self._check_nest(values, "values")
         checked = zip(tf.nest.flatten(values), self.specs, self._spec_paths, strict=True)
         return [self._checked(value, spec, path) for value, spec, path in checked]
 
     def pack(self, flat: list) -> Nest:
-        """Puts one entry for each spec into the nest."""
+        """Put one entry for each spec into the nest."""
         entries = iter(flat)
         leaves = [None if leaf is None else next(entries) for leaf in self._leaves]
         return tf.nest.pack_sequence_as(self.structure, leaves)
 
     def cotangents(self, values: Nest, shapes: list[tf.TensorShape]) -> list[tf.Tensor]:
-        """Checks a nest of cotangents and returns one tensor for each differentiable leaf.
+        """Check a nest of cotangents and return one tensor for each differentiable leaf.
 
         Args:
             values: A nest like `structure`; `None` stands for zeros.
@@ -78,7 +84,7 @@ class Signature:
 
     def _check_nest(self, values: Nest, what: str) -> None:
         # Not tf.nest.assert_same_structure: where it lets a list stand for a tuple, it also lets any keys stand.
-        if [self.role + path for path in _paths(values)] != self._paths:
+        if leaf_paths(values, self.role) != self._paths:
             raise ValueError(
                 f"{self.owner}: the {what} for its {self.role}s have the nest {describe(values)}; expected "
                 f"{describe(self.structure)}. Give one entry for each {self.role}, in the same nest; a Python list is "
@@ -106,14 +112,24 @@ class Signature:
         return tensor
 
 
+def tensor_spec(tensor: tf.Tensor) -> tf.TensorSpec:
+    """Return the shape and dtype of a tensor."""
+    return tf.TensorSpec(tensor.shape, tensor.dtype)
+
+
 def differentiable(tensor: Any) -> bool:
-    """Whether gradients flow through tensors of this dtype."""
+    """True if gradients flow through tensors of this dtype."""
     return tensor.dtype.is_floating or tensor.dtype.is_complex
 
 
 def describe(structure: Nest) -> str:
-    """A nest of specs or tensors as a short text, such as `(int32[64, 16], float32[64])`."""
+    """Return a nest of specs or tensors as a short text, such as `(int32[64, 16], float32[64])`."""
     return str(tf.nest.map_structure(_Described, structure))
+
+
+def leaf_paths(structure: Nest, root: str) -> list[str]:
+    """Return the path of each leaf in the order of `tf.nest.flatten`, such as `output['scores'][0]`."""
+    return [root + path for path in _paths(structure)]
 
 
 class _Described:
@@ -134,7 +150,6 @@ def _dimensions(shape: Any) -> str:
 
 
 def _paths(structure: Nest) -> Iterator[str]:
-    """The path of each leaf in the order of `tf.nest.flatten`."""
     if isinstance(structure, Mapping):
         children = ((f"[{key!r}]", structure[key]) for key in sorted(structure))
     elif hasattr(structure, "_fields"):

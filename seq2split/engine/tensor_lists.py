@@ -1,6 +1,6 @@
 """The tensor lists that a loop leaves for its backward, made dense: so they cross from one XLA program to another.
 
-Internal to `tracing`. A `tf.while_loop` pushes what its backward reads to lists, one element for each step, and the
+A `tf.while_loop` pushes what its backward reads to lists, one element for each step, and the
 backward pops them. XLA holds a list as a buffer of `maximum_iterations` elements and the number of those in use, and
 lets neither out. So the forward stacks the buffer, and the backward makes a list of it and pops what the loop left
 unused. In a loop within a loop the elements are lists: those are popped one by one, and stacked as one tensor.
@@ -21,11 +21,12 @@ import tensorflow as tf
 from seq2split.engine.dataflow import LOOPS, Dataflow, Place
 from seq2split.engine.provenance import Provenance
 from seq2split.engine.recomputation import Recipe, recompute
+from seq2split.engine.signature import tensor_spec
 
 _MADE = {"EmptyTensorList": (0, 1), "TensorListReserve": (0, 1), "TensorListFromTensor": (1, None)}
-"""What makes a list, and which of its inputs are the shape of an element and the number of them."""
+"""Types of operations that make a list, and which of their inputs are an element's shape and the number of elements."""
 _CHANGED = {"TensorListPushBack": 1, "TensorListSetItem": 2}
-"""What changes a list, its first input, and which input is the new element."""
+"""Types of operations that change a list, their first input, and which input is the new element."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,9 @@ class ListSpec:
     """What a list holds.
 
     Attributes:
-        dtype: Of an element, or of the elements of the lists that it holds.
-        shape: Of an element.
-        length: How many elements it has room for; `None` where that is not known, -1 where there is no bound.
+        dtype: The dtype of an element, or of the elements of the lists that it holds.
+        shape: The shape of an element.
+        length: The number of elements it has room for; `None` where that is not known, -1 where there is no bound.
         inner: What the lists that it holds hold; `None` if it holds tensors.
     """
 
@@ -46,7 +47,7 @@ class ListSpec:
 
     @property
     def dense_shape(self) -> tf.TensorShape:
-        """Of all elements in one tensor."""
+        """The shape of all elements in one tensor."""
         return tf.TensorShape([self.length]).concatenate(self.inner.dense_shape if self.inner else self.shape)
 
     @property
@@ -68,7 +69,7 @@ class Crossing:
 
     def __init__(self, wanted: list[tf.Tensor], owner: str):
         self._owner = owner
-        self._sources = Provenance()
+        self._provenance = Provenance()
         self._lists = TensorLists(tf.compat.v1.get_default_graph())
         self._given: dict[Any, tf.Tensor] = {}
         self._ways = [self._plan(tensor) for tensor in wanted]
@@ -78,22 +79,22 @@ class Crossing:
         """The tensors that cross, each once."""
         return list(self._given.values())
 
-    def arrive(self, given: Iterable[tf.Tensor]) -> list[tf.Tensor]:
-        """The wanted tensors in another graph, from those that crossed."""
-        arrived = dict(zip(self._given, given, strict=True))
-        return [make(*(arrived[reference] for reference in crossed)) for crossed, make in self._ways]
+    def rebuild(self, given: Iterable[tf.Tensor]) -> list[tf.Tensor]:
+        """Return the wanted tensors in another graph, from those that crossed."""
+        crossed = dict(zip(self._given, given, strict=True))
+        return [make(*(crossed[reference] for reference in references)) for references, make in self._ways]
 
     def _plan(self, tensor: tf.Tensor) -> tuple[list, Callable]:
-        """What crosses for a tensor that is wanted, and what makes the tensor of that."""
+        """Return the tensors to carry across, and a function that rebuilds the wanted one."""
         if tensor.dtype == tf.resource:  # XLA takes a variable's handle once, and returns none
             handle = self._handle(tensor)
             return [], lambda: handle
         if tensor.dtype == tf.variant:
             return self._plan_list(tensor)
-        value = tf.get_static_value(self._sources.origin(tensor))
+        value = tf.get_static_value(self._provenance.origin(tensor))
         if value is not None:  # as a constant of the other program, XLA can fold it
             return [], lambda: tf.constant(value, tensor.dtype)
-        return self._cross([tensor]), lambda arrived: arrived
+        return self._cross([tensor]), lambda crossed: crossed
 
     def _cross(self, tensors: list[tf.Tensor]) -> list:
         references = [tensor.ref() for tensor in tensors]
@@ -101,15 +102,15 @@ class Crossing:
         return references
 
     def _handle(self, tensor: tf.Tensor) -> tf.Tensor:
-        """The handle that the forward captured."""
+        """Return the handle that the forward captured."""
         name = self._lists.flow.source(self._lists.flow.place(tensor)).name
         return next(captured for captured, inside in tensor.graph.captures if inside.op.name == name)
 
     def _plan_list(self, tensor: tf.Tensor) -> tuple[list, Callable]:
         spec = self._checked(tensor)
         with tf.name_scope(f"{tensor.op.name}_{tensor.value_index}_dense"):
-            crossing = _depart(tensor, spec)
-        return self._cross(crossing), lambda dense, used=None: _arrive(dense, used, spec)
+            crossing = _to_dense(tensor, spec)
+        return self._cross(crossing), lambda dense, used=None: _from_dense(dense, used, spec)
 
     def _checked(self, tensor: tf.Tensor) -> ListSpec:
         spec = self._lists.spec(tensor)
@@ -129,8 +130,8 @@ class Crossing:
         return spec
 
 
-def _depart(tensor: tf.Tensor, spec: ListSpec) -> list[tf.Tensor]:
-    """A list as a dense tensor, and the number of elements in use if they stand in front."""
+def _to_dense(tensor: tf.Tensor, spec: ListSpec) -> list[tf.Tensor]:
+    """Return a list as a dense tensor, and the number of elements in use if they stand in front."""
     maker = _maker(tensor)
     if maker.type not in _MADE or spec.inner is not None:
         return [_pop_all(tensor, spec)]
@@ -143,7 +144,7 @@ def _depart(tensor: tf.Tensor, spec: ListSpec) -> list[tf.Tensor]:
 
 
 def _pop_all(handle: tf.Tensor, spec: ListSpec) -> tf.Tensor:
-    """All elements, those in use at the end: popping XLA's lists further than they are filled is harmless.
+    """Return all elements, those in use at the end: popping XLA's lists further than they are filled is harmless.
 
     Slower than a stack, by a copy for each element; but it needs to know nothing of how many there are.
     """
@@ -160,8 +161,8 @@ def _pop_all(handle: tf.Tensor, spec: ListSpec) -> tf.Tensor:
     return tf.ensure_shape(array.stack(), spec.dense_shape)
 
 
-def _arrive(dense: tf.Tensor, used: tf.Tensor | None, spec: ListSpec) -> tf.Tensor:
-    """The list that `_depart` made dense."""
+def _from_dense(dense: tf.Tensor, used: tf.Tensor | None, spec: ListSpec) -> tf.Tensor:
+    """Return the list that `_to_dense` made dense."""
     if spec.inner is not None:
         return _push_all(dense, spec)
     handle = tf.raw_ops.TensorListFromTensor(tensor=dense, element_shape=_shape(spec.shape))
@@ -179,14 +180,14 @@ def _arrive(dense: tf.Tensor, used: tf.Tensor | None, spec: ListSpec) -> tf.Tens
 
 
 def _push_all(dense: tf.Tensor, spec: ListSpec) -> tf.Tensor:
-    """A list of the lists whose elements are the rows."""
+    """Return a list of the lists whose elements are the rows."""
     count = tf.shape(dense)[0]
     handle = tf.raw_ops.EmptyTensorList(
         element_shape=_shape(spec.shape), max_num_elements=count, element_dtype=_element_dtype(spec)
     )
 
     def body(step, handle):
-        inner = _arrive(dense[step], None, spec.inner)
+        inner = _from_dense(dense[step], None, spec.inner)
         return step + 1, tf.raw_ops.TensorListPushBack(input_handle=handle, tensor=inner)
 
     return tf.while_loop(lambda step, _: step < count, body, (0, handle))[1]
@@ -202,12 +203,12 @@ def _shape(shape: tf.TensorShape) -> tf.Tensor:
 
 
 def _maker(tensor: tf.Tensor) -> tf.Operation:
-    """What made a list, before a loop changed it."""
+    """Return the operation that made a list, before a loop changed it."""
     return tensor.op.inputs[tensor.value_index].op if tensor.op.type in LOOPS else tensor.op
 
 
 def _room(maker: tf.Operation) -> int | None:
-    """How many elements a list has room for by the operation that made it."""
+    """Return the number of elements that a list has room for by the operation that made it."""
     if maker.type == "TensorListFromTensor":
         return maker.inputs[0].shape[0]
     operations = Provenance().constants(maker.inputs[1]) if maker.type in _MADE else None  # Keras computes the number
@@ -229,12 +230,12 @@ class TensorLists:
         return Dataflow(self._graph)
 
     def dense_spec(self, tensor: tf.Tensor) -> tf.TensorSpec:
-        """What a forward tensor is where it crosses; as it is if that can't be found out."""
+        """Return the spec of a forward tensor where it crosses; its own spec if that can't be found out."""
         found = self.spec(tensor) if tensor.dtype == tf.variant else None
-        return tf.TensorSpec(found.dense_shape, found.dtype) if found else tf.TensorSpec(tensor.shape, tensor.dtype)
+        return tf.TensorSpec(found.dense_shape, found.dtype) if found else tensor_spec(tensor)
 
     def spec(self, tensor: tf.Tensor) -> ListSpec | None:
-        """What a list holds; `None` if that can't be found out."""
+        """Return what a list holds; `None` if that can't be found out."""
         found = self._spec(self.flow.place(tensor))
         return replace(found, length=_room(_maker(tensor))) if found and found.length is None else found
 

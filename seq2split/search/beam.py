@@ -26,7 +26,7 @@ import numpy as np
 import tensorflow as tf
 
 from seq2split.config.settings import SearchConfig
-from seq2split.engine.part import Part, PartGraph
+from seq2split.engine import Part, PartGraph
 from seq2split.models import RecurrentDecoder
 from seq2split.split.model import SplitModel
 from seq2split.split.sequences import Sequences
@@ -90,7 +90,7 @@ class BeamSearch:
     @property
     def traces(self) -> int:
         """How many times the Python code of its parts has been traced: twice, and again with coverage."""
-        return sum(graph.part.traces for graphs in self._graphs.values() for graph in graphs)
+        return sum(graph.traces for graphs in self._graphs.values() for graph in graphs)
 
     def __call__(
         self, batch: Mapping[str, Sequences], settings: SearchConfig | None = None, n_best: int = 1

@@ -1,4 +1,4 @@
-"""Parts that XLA compiles against the unsplit program that it compiles: partition_subjects.py, and loops with a bound.
+"""Parts that XLA compiles against the unsplit program that it compiles: engine_subjects.py, and loops with a bound.
 
 The reference is `Trial.joint`, one `tf.function(jit_compile=True)` with an ordinary tape.
 """
@@ -16,11 +16,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from partition_subjects import SUBJECTS, Case, Subject, floats, integers, variable
-from partition_trials import Trial, values, weighted_sum, weights_like
+from engine_subjects import SUBJECTS, Case, Subject, floats, integers, variable
+from engine_trials import Trial, values, weighted_sum, weights_like
 
-from seq2split.engine import policies
-from seq2split.engine.part import Part
+from seq2split.engine import Part, policies
+from seq2split.engine.passes import ForwardPass
 
 spec = tf.TensorSpec
 
@@ -95,7 +95,7 @@ def check_both_passes(subject):
     """Outputs, cotangents, gradients and states; the forward runs once, and no list leaves it."""
     for call, weights in enumerate(subject.weights):
         outputs, residuals = subject.forward(call)
-        assert tf.variant not in {each.dtype for each in residuals._tensors}
+        assert tf.variant not in {each.dtype for each in residuals.tensors}
         results = (outputs, *subject.graph.backward(residuals, weights))
         assert subject.counter.numpy() == 1
         states = values(subject.states)
@@ -224,7 +224,7 @@ def test_dropout_mask_is_the_same_in_both_passes():
 
 COUNTED = """
     import keras, tensorflow as tf
-    from seq2split.engine.part import Part
+    from seq2split.engine import Part
     part = Part(keras.layers.LSTM(3))
     two, any = (part.build(tf.TensorSpec([rows, 4, 2], tf.float32), jit_compile=True) for rows in (2, None))
     for graph, rows in [(two, 2), (any, 3), (two, 2), (any, 3), (any, 5)]:
@@ -305,8 +305,8 @@ def test_graphs_are_freed():
     graph = part.build(spec([2, 4, 3]), jit_compile=True)
     outputs, residuals = graph.forward(floats("float32", 2, 4, 3))
     graph.backward(residuals, weights_like(outputs))
-    traced = graph._traced("forward")
-    references = [weakref.ref(each) for each in (graph, traced.run._concrete.graph, traced.backward._concrete.graph)]
+    traced = graph.passes[ForwardPass]
+    references = [weakref.ref(each) for each in (graph, traced.run.concrete.graph, traced.backward.concrete.graph)]
     del graph, traced, residuals, outputs
     gc.collect()
     assert [reference() for reference in references] == [None] * 3

@@ -16,7 +16,8 @@ PLACED = """
     import seq2split as s2s
     from seq2split.models import RecurrentDecoder, RecurrentEncoder
 
-    layers = RecurrentEncoder(50, 4, 8, name="encoder", seed=1), RecurrentDecoder(50, 8, 2, 4, 8, name="decoder", seed=1)
+    encoder = RecurrentEncoder(50, 4, 8, name="encoder", seed=1)
+    layers = encoder, RecurrentDecoder(50, 8, 2, 4, 8, name="decoder", seed=1)
     batch = {"source": [[7, 8, 9], [5, 6, 7, 8, 9]], "target": [[7, 8, 3, 4, 3], [5, 3]]}
 
     def model(*devices):
@@ -35,10 +36,10 @@ PLACED = """
         part = s2s.Part(tf.keras.layers.Dense(3, activation="tanh"), device=device)
         outputs, residuals = part.build(tf.TensorSpec([2, 4], tf.float32)).forward(tf.ones([2, 4]))
         assert outputs.device.endswith(device[1:]), outputs.device
-        assert residuals.nbytes == 0 or all(each.device.endswith(device[1:]) for each in residuals._held)
+        assert residuals.nbytes == 0 or all(each.device.endswith(device[1:]) for each in residuals.held)
     graph = s2s.Part(lambda x: tf.sin(tf.cos(x)), variables=[], device="/CPU:1").build(tf.TensorSpec([2], tf.float32))
     _, residuals = graph.forward(tf.ones([2]))
-    assert residuals.nbytes and all(each.device.endswith("CPU:1") for each in residuals._held)
+    assert residuals.nbytes and all(each.device.endswith("CPU:1") for each in residuals.held)
 """
 
 

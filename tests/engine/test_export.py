@@ -11,10 +11,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from partition_subjects import floats, integers
+from engine_subjects import floats, integers
 
 from seq2split.buckets import Buckets
-from seq2split.engine.part import Part
+from seq2split.engine import Part
 from seq2split.models import RecurrentDecoder, RecurrentEncoder
 from seq2split.split.model import Node, SplitModel
 from seq2split.split.sequences import Sequences

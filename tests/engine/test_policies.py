@@ -8,11 +8,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from partition_subjects import SUBJECTS, floats, variable
-from partition_trials import Trial, values
+from engine_subjects import SUBJECTS, floats, variable
+from engine_trials import Trial, values
 
-from seq2split.engine import policies
-from seq2split.engine.part import Part
+from seq2split.engine import Part, policies
+from seq2split.engine.minimum_cut import Tradeoff
 from seq2split.engine.policies import budget, drop
 
 POLICIES = {
@@ -165,11 +165,11 @@ def test_a_price_of_memory_finds_the_best_of_all_choices(seed):
         return tf.reduce_sum(tf.tanh(values[-1])[:, : rng.integers(1, 4)]) + tf.reduce_sum(values[-2])
 
     Part(fn, variables=[], save=Spy()).build(tf.TensorSpec([3, 4], tf.float32))
-    tradeoff = policies._Tradeoff(region, None)
+    tradeoff = Tradeoff(region, None)
     kept_or_not = [each for each in region.reachable if not region.is_free(each) and not region.costs_nothing(each)]
 
     def price(recipe, per_byte):
-        return sum(map(tradeoff._seconds, recipe.recomputed)) + per_byte * tradeoff.nbytes(recipe)
+        return sum(map(tradeoff.seconds, recipe.recomputed)) + per_byte * tradeoff.nbytes(recipe)
 
     for per_byte in (1e-9, 3e-8, 1e-7, 1e-6):
         best = min(

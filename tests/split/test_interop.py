@@ -13,11 +13,12 @@ from collections import Counter
 import numpy as np
 import pytest
 import tensorflow as tf
+from engine_trials import bookkeeping, operations, values
 from interop_subjects import SIDE, SUBJECTS, VOCABULARY, precision, randomize, variables_of
-from partition_trials import bookkeeping, operations, values
 
 import seq2split as s2s
 from seq2split.buckets import pad_rows
+from seq2split.engine.passes import ForwardPass, LossPass
 from seq2split.split.gradients import add_up
 from seq2split.split.sequences import Sequences
 
@@ -308,11 +309,9 @@ def test_backward_runs_no_forward_operation(name, dtype):
     subject = trial(name, dtype)
     encoder, decoder = subject.graphs()
     lengths = [graph.input_specs[-1].values.shape[1] for graph in (encoder, decoder)]
-    traced = encoder._traced("forward")
-    backward = operations(traced.backward._concrete)
-    both = (
-        operations(traced.run._concrete) + backward + operations(decoder._traced("value_and_gradients").run._concrete)
-    )
+    traced = encoder.passes[ForwardPass]
+    backward = operations(traced.backward.concrete)
+    both = operations(traced.run.concrete) + backward + operations(decoder.passes[LossPass].run.concrete)
     # Type by type, the parts' graphs together hold no more operations than the unsplit step; but for bookkeeping, the
     # counters, and the padding mask, which either part makes.
     more = set(by_kind(both) - by_kind(operations(subject.trained_at(*lengths))))

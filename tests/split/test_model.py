@@ -432,7 +432,7 @@ def test_build_shows_its_progress(capsys):
 def test_graph_is_the_part_graph_that_a_step_uses():
     case = grid()
     assert case.model.graph("encoder", 3) is case.model.graphs["encoder", 3]
-    assert case.model.graph("encoder", 3).part is case.nodes[0].part
+    assert case.model.graph("encoder", 3).name == case.nodes[0].name
     assert case.model.graph("decoder", 3).input_specs[1].values.shape.as_list() == [None, 3]
 
 
@@ -677,7 +677,7 @@ def test_dag_runs_each_forward_once_for_each_group(make):
     nodes, *_ = make()
     counters = {node.name: tf.Variable(0, trainable=False) for node in nodes}
     for node in nodes:
-        node.part.fn = counted(node.part.fn, counters[node.name])
+        node.part._function.fn = counted(node.part.fn, counters[node.name])
     s2s.SplitModel(nodes).loss_and_gradients(dag_batch())
     lengths = dict(zip(("one", "two", "target"), zip(*TRIPLES, strict=True), strict=True))
     groups = {}
@@ -806,7 +806,7 @@ def test_frozen_parts_have_no_gradients_and_those_behind_them_run_no_backward(mo
     ran = []
     backward = s2s.PartGraph.backward
     monkeypatch.setattr(
-        s2s.PartGraph, "backward", lambda graph, *args: ran.append(graph.part.name) or backward(graph, *args)
+        s2s.PartGraph, "backward", lambda graph, *args: ran.append(graph.name) or backward(graph, *args)
     )
     for frozen, needed in {
         ("first",): {"second"},

@@ -1,4 +1,4 @@
-"""A subject of partition_subjects.py, split and joint, so that the two can be compared."""
+"""A subject of engine_subjects.py, split and joint, so that the two can be compared."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from collections import Counter
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
-from partition_subjects import SUBJECTS, Case, Subject
+from engine_subjects import SUBJECTS, Case, Subject
 
-from seq2split.engine.part import Part
+from seq2split.engine import Part
 from seq2split.engine.policies import Policy
 
 TOLERANCES = {"float32": 1e-5, "float64": 1e-12, "mixed_bfloat16": 0}
 ROWS = [(subject.name, dtype) for subject in SUBJECTS.values() for dtype in subject.dtypes]
+every_subject = pytest.mark.parametrize(("name", "dtype"), ROWS)
 
 
 def is_float(tensor) -> bool:
@@ -62,7 +64,7 @@ class Trial:
         self.part = Part(self.case.fn, variables=self.case.variables, save=save)
         # The counter moves whenever the callable's code runs, by a side effect inside it.
         self.counter = tf.Variable(0, trainable=False)
-        self.part.fn = self._counted
+        self.part._function.fn = self._counted
         self.graph = self.part.build(*self.specs, jit_compile=bool(jit_compile))
         owner = getattr(self.case.fn, "__self__", self.case.fn)
         named = self.case.variables
@@ -132,6 +134,11 @@ class Trial:
                 close(tf.convert_to_tensor(a), tf.convert_to_tensor(b), TOLERANCES[self.dtype])
 
 
+@functools.cache
+def trial(name: str, dtype: str) -> Trial:
+    return Trial(name, dtype)
+
+
 def close(actual, expected, limit) -> None:
     if not is_float(actual):
         np.testing.assert_array_equal(actual, expected)
@@ -167,3 +174,18 @@ def operations(concrete) -> Counter:
                     yield from walk(library[function.name])
 
     return Counter(walk(definition.node))
+
+
+# Errors
+
+
+def dense_graph(batch=2, **options):
+    return Part(keras.layers.Dense(3), name="encoder").build(tf.TensorSpec([batch, 4]), **options)
+
+
+def check_error(act, kind, parts) -> None:
+    """Checks that doing something raises an error of a kind whose message holds all parts."""
+    with pytest.raises(kind) as caught:
+        act()
+    message = " ".join(str(caught.value).split())
+    assert [part for part in parts if part not in message] == [], message

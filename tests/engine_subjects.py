@@ -1,4 +1,4 @@
-"""The subjects of test_partition.py: every callable that a part must split, a row each.
+"""The subjects of the engine's tests: every callable that a part must split, a row each.
 
 A new row gets every property by standing here. Subjects with both dtypes are tested unbuilt in float32 and built in
 float64, where that makes a difference.

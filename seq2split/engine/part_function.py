@@ -1,0 +1,116 @@
+"""A callable with its variables: what all part graphs of one part share."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+Nest = Any
+
+
+class PartFunction:
+    """A callable over tensors, the variables that get its gradients, and the count of its traces.
+
+    Args:
+        fn: The callable, as for `Part`.
+        variables: The variables that get gradients; `None` for the trainable variables that `fn` owns.
+        name: The part's name; `None` for that of `fn`.
+
+    Attributes:
+        fn: The callable.
+        name: The part's name.
+        traces: How many times the Python code has been traced.
+        is_settled: True once a trace has succeeded. From then on the callable may create no variables.
+
+    Raises:
+        TypeError: `fn` is not callable.
+    """
+
+    def __init__(self, fn: Callable, variables: Iterable | None, name: str | None):
+        if not callable(fn):
+            raise TypeError(f"Part takes a callable (a Keras layer, a tf.Module or a function); it was given {fn!r}.")
+        self.fn = fn
+        self.name = str(name or getattr(fn, "name", None) or getattr(fn, "__name__", None) or type(fn).__name__)
+        self.traces = 0
+        self.is_settled = False
+        self._given = None if variables is None else list(variables)
+        self._owner = fn if hasattr(fn, "trainable_variables") else getattr(fn, "__self__", None)
+        self._takes_training = isinstance(fn, keras.Layer) or _has_argument(fn, "training")
+
+    @property
+    def trainable_variables(self) -> list:
+        """The variables that get gradients; those of an unbuilt Keras layer exist once it has been traced."""
+        candidates = getattr(self._owner, "trainable_variables", []) if self._given is None else self._given
+        return [variable for variable in candidates if variable.trainable]
+
+    @property
+    def variables(self) -> list:
+        """The variables that `fn` owns, those that are not trained among them, and those that were given."""
+        return [*getattr(self._owner, "variables", []), *(self._given or [])]
+
+    def __call__(self, args: tuple[Nest, ...], training: bool) -> Nest:
+        """Call the callable while a graph is traced."""
+        self.traces += 1
+        with tf.variable_creator_scope(self._create):
+            if self._takes_training:
+                return self.fn(*args, training=training)
+            return self.fn(*args)
+
+    @contextmanager
+    def tracing(self) -> Iterator[None]:
+        """Check what happens to the variables while a pass is traced.
+
+        Raises:
+            ValueError: Variables were created, and another trace had succeeded before.
+        """
+        before = self._owned()
+        try:
+            yield
+            created = [name for key, name in self._owned().items() if key not in before]
+            if self.is_settled and created:
+                raise self._creation_error(created)
+        except Exception:
+            if not self.is_settled:  # the next trace is a first one again
+                self.traces = 0
+            raise
+        self.is_settled = True
+
+    def check_read(self, variables: Iterable[tf.Variable]) -> None:
+        """Check that somebody has named the trainable variables that a trace has read.
+
+        Raises:
+            ValueError: Nobody has: neither the callable owns variables, nor was a list of them given.
+        """
+        names = [variable.name for variable in variables]
+        if self._given is None and not hasattr(self._owner, "trainable_variables") and names:
+            raise ValueError(
+                f"part {self.name!r} reads trainable variables that nobody named: {', '.join(names)}. Name those "
+                "that get gradients with Part(fn, variables=[...]); the empty list freezes them all."
+            )
+
+    def _create(self, next_creator: Callable, **kwargs: Any) -> tf.Variable:
+        if self.traces > 1:
+            raise self._creation_error([kwargs.get("name") or "a variable"])
+        return next_creator(**kwargs)
+
+    def _creation_error(self, names: list[str]) -> ValueError:
+        return ValueError(
+            f"part {self.name!r} created variables when it was called again: {', '.join(names)}. A part may create "
+            "variables in its first call only, because every graph of the part shares them. Create them in __init__ "
+            "or build(), or once in the first call."
+        )
+
+    def _owned(self) -> dict[int, str]:
+        return {id(variable): variable.name for variable in getattr(self._owner, "variables", [])}
+
+
+def _has_argument(fn: Callable, name: str) -> bool:
+    try:
+        return name in inspect.signature(fn).parameters
+    except (TypeError, ValueError):  # built-in functions have no signature
+        return False
