@@ -13,7 +13,7 @@ import sacrebleu
 from corpora import SETTINGS, command, environment, seq2split, write_experiment
 
 from seq2split.cli import main
-from seq2split.config.settings import SearchConfig, load
+from seq2split.config import SearchConfig, load
 from seq2split.corpus.vocabulary import read_lines
 from seq2split.runs.sessions import read_sessions
 from seq2split.translation import plots

@@ -12,7 +12,7 @@ import numpy as np
 
 from seq2split.buckets import Admission, Buckets
 from seq2split.common.files import write_atomically
-from seq2split.config.settings import Config, ConfigError, differences, dumps, load
+from seq2split.config import Config, ConfigError, differences, dumps, load
 from seq2split.corpus.batches import ParallelCorpus
 from seq2split.corpus.vocabulary import Vocabulary
 

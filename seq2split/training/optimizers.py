@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from seq2split.config.settings import OptimizerConfig
+from seq2split.config import OptimizerConfig
 from seq2split.split.gradients import add_up
 
 OPTIMIZERS = {

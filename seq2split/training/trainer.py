@@ -14,7 +14,7 @@ from pathlib import Path
 import tensorflow as tf
 from tqdm import tqdm
 
-from seq2split.config.settings import Config
+from seq2split.config import Config
 from seq2split.corpus.batches import BatchPlan, ParallelCorpus, stream
 from seq2split.corpus.vocabulary import read_parallel
 from seq2split.runs.checkpoints import Checkpoints, Progress

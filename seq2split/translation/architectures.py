@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import keras
 
 from seq2split.buckets import Buckets
-from seq2split.config.settings import Config, ModelConfig
+from seq2split.config import Config, ModelConfig
 from seq2split.corpus.vocabulary import Vocabulary
 from seq2split.models import DropoutRates, RecurrentDecoder, RecurrentEncoder, TransformerDecoder, TransformerEncoder
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from seq2split.buckets import Admission, Buckets, pad_rows
-from seq2split.config.settings import Config, SearchConfig
+from seq2split.config import Config, SearchConfig
 from seq2split.corpus.batches import ParallelCorpus
 from seq2split.corpus.vocabulary import Vocabulary
 from seq2split.engine.part import Part

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from seq2split.config.settings import Config, SearchConfig
+from seq2split.config import Config, SearchConfig
 from seq2split.corpus.batches import BatchPlan, ParallelCorpus, stream
 from seq2split.corpus.vocabulary import read_parallel
 from seq2split.runs.directory import admit_corpus

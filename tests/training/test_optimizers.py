@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from seq2split.config.settings import OptimizerConfig
+from seq2split.config import OptimizerConfig
 from seq2split.training.optimizers import OPTIMIZERS, Updater, WarmupSchedule, _deal
 
 PEAK, TOTAL = 0.3, 200
