@@ -11,16 +11,17 @@ import difflib
 import functools
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from seq2split.config.architectures import BUILT_IN, is_architecture
 from seq2split.config.errors import ConfigError
 from seq2split.config.rules import RULES, Rule
 from seq2split.config.schema import defaults_of, dotted, hints_of, keys_by_table, plain_items, table_class
-from seq2split.config.settings import Config, Groups, OptimizerConfig
+from seq2split.config.settings import Config, Groups, ModelConfig, OptimizerConfig, Options
 from seq2split.config.toml import key_text, value_text
-from seq2split.config.tree import Given, Origin, as_given, merge, parse_file, parse_override
+from seq2split.config.tree import Given, Origin, as_given, as_value, merge, parse_file, parse_override
 from seq2split.config.values import clipped, convert, expectation, shown
 
 
@@ -58,6 +59,7 @@ def load(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Config:
         except ConfigError as error:
             reader.problems += error.problems
     config = reader.table(Config, tree)
+    reader.check_model(config.model)
     reader.check(config, RULES)
     if reader.problems:
         raise ConfigError(*reader.problems)
@@ -84,12 +86,25 @@ class _Reader:
             given = Given({}, given.origin)
         for key in [key for key in given.value if key not in hints]:
             kind = "table" if isinstance(given.value[key].value, dict) else "key"
-            self._note(given.value[key], dotted(path, key), f"unknown {kind}; {_mend_unknown(path, key, hints)}")
+            mend = _MEND_OWN if _has_own_architecture(cls, given) else _mend_unknown(path, key, hints)
+            self._note(given.value[key], dotted(path, key), f"unknown {kind}; {mend}")
         values = defaults_of(cls) | (inherited or {})
         for key, hint in hints.items():
-            read = self._sub_table if table_class(hint) else self._groups if hint == Groups else self._value
-            values[key] = read(hint, given, dotted(path, key), values)
+            values[key] = self._reader_of(hint)(hint, given, dotted(path, key), values)
         return cls(**values)
+
+    def check_model(self, model: ModelConfig) -> None:
+        """Note the keys of [model] that are given although its architecture does not read them."""
+        if "model.architecture" in self._invalid:
+            return
+        given = [key for key in self._origins if key.startswith("model.") and key != "model.architecture"]
+        unread = [key for key in given if key.startswith("model.options.") == model.is_built_in]
+        if unread:
+            mend = _MEND_BUILT_IN if model.is_built_in else f"only {' and '.join(BUILT_IN)} read these; {_MEND_OWN}"
+            self._invalid.update(unread)
+            origins = dict.fromkeys(self._origins[key].name for key in unread)
+            got = f"got {', '.join(unread)} with model.architecture = {value_text(model.architecture)}"
+            self.problems.append(f"{', '.join(origins)}: {got}; {mend}")
 
     def check(self, config: Config, rules: Iterable[Rule]) -> None:
         """Note the rules that do not hold, except those on keys that have a problem already."""
@@ -100,6 +115,11 @@ class _Reader:
                 pairs = zip(rule.keys, map(value_text, values), strict=True)
                 got = ", ".join(f"{key} = {clipped(text)}" for key, text in pairs)
                 self.problems.append(f"{', '.join(origins)}: got {got}; expected {rule.expected}")
+
+    def _reader_of(self, hint: Any) -> Callable[..., Any]:
+        if table_class(hint):
+            return self._sub_table
+        return {Groups: self._groups, Options: self._options}.get(hint, self._value)
 
     def _sub_table(self, hint: Any, given: Given, path: str, values: Mapping[str, Any]) -> Any:
         key = path.rpartition(".")[2]
@@ -126,6 +146,15 @@ class _Reader:
             for pattern, item in groups.value.items()
         }
 
+    def _options(self, _hint: Any, given: Given, path: str, _values: Mapping[str, Any]) -> Options:
+        """Return a table of free keys as it is written."""
+        options = given.value.get(path.rpartition(".")[2], Given({}, given.origin))
+        if not isinstance(options.value, dict):
+            self._note(options, path, f"got {shown(options.value)}, expected a table: write [{path}] and keys under it")
+            return {}
+        self._origins |= {dotted(path, key_text(key)): item.origin for key, item in options.value.items()}
+        return as_value(options)
+
     def _value(self, hint: Any, given: Given, name: str, values: Mapping[str, Any]) -> Any:
         """Return the value of one key: converted if given, else that of `values`, which also stands in if invalid."""
         table, _, key = name.rpartition(".")
@@ -144,6 +173,19 @@ class _Reader:
     def _note(self, item: Given, name: str, text: str) -> None:
         self._invalid.add(name)
         self.problems.append(f"{item.origin.name}: {name}: {text}")
+
+
+_MEND_BUILT_IN = (
+    "options are for an architecture of your own, named as a function (file.py:function or package.module:function); "
+    "a built-in one reads the other keys of [model]"
+)
+_MEND_OWN = "put what an architecture of your own needs under [model.options]"
+
+
+def _has_own_architecture(cls: type, given: Given) -> bool:
+    """True if a table is a [model] whose architecture is a function of one's own."""
+    named = given.value.get("architecture")
+    return cls is ModelConfig and named is not None and is_architecture(named.value) and named.value not in BUILT_IN
 
 
 def _mend_unknown(table: str, key: str, valid: Iterable[str]) -> str:

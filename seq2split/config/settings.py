@@ -5,9 +5,11 @@ They are the single source of keys, types, defaults and ranges: a key is added b
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
+from seq2split.config.architectures import BUILT_IN
 from seq2split.config.values import (
+    Architecture,
     Count,
     CountOrZero,
     Files,
@@ -66,9 +68,13 @@ class BatchesConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The encoder and the decoder, and what regularizes them."""
+    """The encoder and the decoder, and what regularizes them.
 
-    architecture: Literal["recurrent", "transformer"] = "recurrent"
+    `architecture` names a built-in one, which reads the keys after it; or a function of one's own, which gets `options`
+    as they are written: any keys, lists and tables.
+    """
+
+    architecture: Architecture = "recurrent"
     embedding: Count = 256
     units: Count = 256
     encoder_layers: Count = 1
@@ -86,6 +92,12 @@ class ModelConfig:
     tied_embeddings: bool = False
     shared_embeddings: bool = False
     label_smoothing: Share = 0.1
+    options: dict[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def is_built_in(self) -> bool:
+        """True if the architecture is a built-in one, and no function of one's own."""
+        return self.architecture in BUILT_IN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +124,7 @@ class OptimizerConfig:
 
 
 Groups = dict[str, OptimizerConfig]
+Options = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """Keys and values as TOML writes them."""
 
+import datetime
 import json
 import re
 from typing import Any
@@ -13,11 +14,15 @@ def key_text(key: str) -> str:
 
 
 def value_text(value: Any) -> str:
-    """Write a boolean, a string, a number, or a sequence of such."""
+    """Write a value; a mapping becomes an inline table."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
         return _basic_string(value)
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key_text(key)} = {value_text(item)}' for key, item in value.items())}}}"
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
     if isinstance(value, tuple | list):
         return f"[{', '.join(map(value_text, value))}]"
     return repr(float(value)) if isinstance(value, float) else str(int(value))
@@ -28,5 +33,7 @@ def _basic_string(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ConfigError(f"{text!a}: expected valid Unicode text, which TOML needs; rename the file") from None
+        raise ConfigError(
+            f"{text!a}: expected valid Unicode text, which TOML needs; change it, or rename the file"
+        ) from None
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -43,6 +43,13 @@ def as_given(value: Any, origin: Origin) -> Given:
     return Given(value, origin)
 
 
+def as_value(given: Given) -> Any:
+    """Return the TOML value of a tree, the inverse of `as_given`."""
+    if isinstance(given.value, dict):
+        return {key: as_value(item) for key, item in given.value.items()}
+    return given.value
+
+
 def merge(old: Given, new: Given) -> Given:
     """Return `old` with the keys of `new` put over it, table by table."""
     if not (isinstance(old.value, dict) and isinstance(new.value, dict)):

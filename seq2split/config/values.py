@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin
 
+from seq2split.config.architectures import BUILT_IN, EXPECTED, absolute_architecture, is_architecture
 from seq2split.config.toml import value_text
 
 
@@ -34,6 +35,8 @@ class Range:
         return " and ".join(f"{name.replace('_', ' ')} {bound}" for name, bound in bounds if math.isfinite(bound))
 
 
+ARCHITECTURE = "architecture"  # marks a string that names an architecture
+Architecture = Annotated[str, ARCHITECTURE]
 PATH = "path"  # marks a string that is a path: made absolute on load
 Files = Annotated[tuple[str, ...], PATH]
 OptionalFiles = Annotated[tuple[str, ...] | tuple[()], PATH]
@@ -67,6 +70,7 @@ _TYPES: dict[Any, tuple[Callable[[Any], bool], str]] = {
     bool: (lambda value: type(value) is bool, "true or false"),
     int: (lambda value: type(value) is int, "an integer"),
     float: (lambda value: type(value) in (int, float) and abs(value) <= sys.float_info.max, "a number"),
+    ARCHITECTURE: (is_architecture, EXPECTED),
     str: (lambda value: isinstance(value, str), 'a path in quotes, or "" for none'),
     tuple[str, ...]: (_are_files, "a path in quotes, or a list of paths"),
     tuple[str, ...] | tuple[()]: (_are_files_or_none, "a path in quotes, or a list of paths, [] for none"),
@@ -75,8 +79,9 @@ _TYPES: dict[Any, tuple[Callable[[Any], bool], str]] = {
 
 
 def _unwrap(hint: Any) -> tuple[Any, Any]:
-    """Return a type and its mark: the range of a number, PATH, or None."""
-    return get_args(hint) if get_origin(hint) is Annotated else (hint, None)
+    """Return a type and its mark: the range of a number, PATH, or None. The type of an architecture is ARCHITECTURE."""
+    base, mark = get_args(hint) if get_origin(hint) is Annotated else (hint, None)
+    return (ARCHITECTURE, None) if mark == ARCHITECTURE else (base, mark)
 
 
 def convert(hint: Any, value: Any, directory: str) -> Any:
@@ -103,6 +108,8 @@ def convert(hint: Any, value: Any, directory: str) -> Any:
         value = float(value)
     if base in (tuple[str, ...], tuple[str, ...] | tuple[()]) and isinstance(value, str):
         value = [value] if value else []
+    if base == ARCHITECTURE:
+        value = absolute_architecture(value, directory)
     if mark == PATH:
         value = _absolute(value, directory)
     return tuple(value) if isinstance(value, list) else value
@@ -127,7 +134,8 @@ def expectation(hint: Any, default: Any = None, value: Any = None) -> str:
     text = "one of " + ", ".join(map(value_text, choices)) if choices else _TYPES[base][1]
     text += f", {mark}" if isinstance(mark, Range) else ""
     text += f" (default: {value_text(default)})" if default is not None else ""
-    near = difflib.get_close_matches(value.lower(), choices, n=1) if isinstance(value, str) else ()
+    words = BUILT_IN if base == ARCHITECTURE else choices
+    near = difflib.get_close_matches(value.lower(), words, n=1) if isinstance(value, str) else ()
     return text + (f"; did you mean {value_text(near[0])}?" if near else "")
 
 

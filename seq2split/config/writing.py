@@ -1,10 +1,11 @@
 """Configurations written as TOML, and the keys at which two of them differ."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from seq2split.config.schema import dotted, is_table, items_of, plain_items
-from seq2split.config.settings import Config
+from seq2split.config.settings import Config, ModelConfig
 from seq2split.config.toml import key_text, value_text
 
 
@@ -15,7 +16,8 @@ def dumps(config: Config) -> str:
         config: A configuration, as `load` returns it.
 
     Returns:
-        The TOML text with every key, ending in a newline.
+        The TOML text with every key, ending in a newline. With an architecture of one's own, the keys of [model] that
+        only built-in ones read are left out where they have their defaults.
 
     Raises:
         ConfigError: A string holds what no UTF-8 file can (half of a surrogate pair, as in undecodable file names).
@@ -64,11 +66,27 @@ def differences(a: Config, b: Config) -> list[str]:
 
 def _table_lines(table: Any, path: str) -> list[str]:
     """Return the lines of a table: its own keys first, then the tables in it."""
-    items = items_of(table)
-    lines = [f"{key} = {value_text(value)}" for key, value in plain_items(items).items()]
+    items = _written_items(table)
+    lines = _key_lines(plain_items(items))
     for key, value in items.items():
-        if is_table(value):
-            name = dotted(path, key_text(key))
-            header = ["", f"[{name}]"] if dataclasses.is_dataclass(value) else []
-            lines += header + _table_lines(value, name)
+        name = dotted(path, key_text(key))
+        if dataclasses.is_dataclass(value):
+            lines += ["", f"[{name}]", *_table_lines(value, name)]
+        elif isinstance(value, dict) and all(map(dataclasses.is_dataclass, value.values())):
+            lines += _table_lines(value, name)
+        elif isinstance(value, dict):  # free keys: tables among them are written inline, which keeps their order
+            lines += ["", f"[{name}]", *_key_lines(value)]
     return lines
+
+
+def _key_lines(items: Mapping[str, Any]) -> list[str]:
+    return [f"{key_text(key)} = {value_text(value)}" for key, value in items.items()]
+
+
+def _written_items(table: Any) -> dict[str, Any]:
+    """Return the items of a table that are written; `load` refuses keys that an architecture of one's own ignores."""
+    items = items_of(table)
+    if isinstance(table, ModelConfig) and not table.is_built_in:
+        defaults = items_of(ModelConfig())
+        items = {key: value for key, value in items.items() if value != defaults[key]}
+    return items

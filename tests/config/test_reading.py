@@ -1,5 +1,7 @@
 """What is read, and what is told of every kind of mistake."""
 
+import datetime
+
 import pytest
 from configurations import DATA, only_problem_of, problems_of
 
@@ -218,3 +220,88 @@ def test_all_problems_are_reported_together(write):
 )
 def test_each_mistake_in_an_override_names_the_override(write, override, expected):
     assert expected in only_problem_of(write("[model]\ntied_embeddings = true\n"), [override])
+
+
+# --- Architectures of one's own.
+
+OWN = '[model]\narchitecture = "mine.py:make"\n'
+
+
+def test_options_are_kept_as_they_are_written(write, tmp_path):
+    text = """
+    [model.options]
+    kinds = ["a", 1, 2.0, {deep = [true]}]
+    [model.options.nested]
+    "odd key" = 1979-05-27
+    [model.options.nested.empty]
+    """
+    model = load(write(OWN + text), ["model.options.nested.more=x", "model.options.last=3"]).model
+    assert (model.architecture, model.is_built_in) == (f"{tmp_path}/mine.py:make", False)
+    nested = {"odd key": datetime.date(1979, 5, 27), "empty": {}, "more": "x"}
+    assert model.options == {"kinds": ["a", 1, 2.0, {"deep": [True]}], "nested": nested, "last": 3}
+    assert [type(item) for item in model.options["kinds"]] == [str, int, float, dict]
+    assert (list(model.options), list(model.options["nested"])) == (["kinds", "nested", "last"], list(nested))
+
+
+def test_a_built_in_architecture_has_no_options(write):
+    model = load(write("[model]\narchitecture = 'transformer'\n[model.options]\n")).model
+    assert (model.architecture, model.is_built_in, model.options) == ("transformer", True, {})
+
+
+def test_an_architecture_in_an_override_is_relative_to_the_current_directory(write, tmp_path, monkeypatch):
+    path = write()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert load(path, ["model.architecture=my.py:f"]).model.architecture == str(tmp_path / "elsewhere" / "my.py:f")
+    assert load(path, ["model.architecture=my.module:f"]).model.architecture == "my.module:f"
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "expected"),
+    [
+        (
+            "[model]\narchitecture = 'transfomer'\n",
+            [],
+            'got "transfomer" (a string), expected "recurrent" or "transformer", or a function of your own: '
+            '"package.module:function" or "file.py:function" (default: "recurrent"); did you mean "transformer"?',
+        ),
+        ("[model]\narchitecture = 'mine.py'\n", [], 'or a function of your own: "package.module:function" or'),
+        ("[model]\narchitecture = 3\n", [], 'got 3 (an integer), expected "recurrent" or "transformer", or a function'),
+        (
+            "[model.options]\nwidth = 3\n",
+            ["model.options.depth=2"],
+            "run.toml, --set model.options.depth=2: got model.options.width, model.options.depth with "
+            'model.architecture = "recurrent"; options are for an architecture of your own, named as a function',
+        ),
+        (
+            OWN + "heads = 2\n",
+            ["model.units=3"],
+            "run.toml: got model.units, model.heads with model.architecture = ",
+        ),
+        (OWN + "units = 256\n", [], "these; put what an architecture of your own needs under [model.options]"),
+        (
+            OWN + "width = 256\n",
+            [],
+            "model.width: unknown key; put what an architecture of your own needs under [model",
+        ),
+        (
+            OWN + "[model.option]\nx = 1\n",
+            [],
+            "model.option: unknown table; put what an architecture of your own needs",
+        ),
+        (OWN + "options = 3\n", [], "model.options: got 3 (an integer), expected a table: write [model.options] and"),
+        ("[options]\nwidth = 3\n", [], "run.toml: options: unknown table; `options` belongs in [model]"),
+    ],
+)
+def test_mistakes_about_architectures(write, text, overrides, expected):
+    assert expected in only_problem_of(write(text), overrides)
+
+
+def test_rules_of_the_built_in_architectures_are_not_applied_to_others(write):
+    """What they are about is to be moved, which is told once."""
+    assert "got model.units, model.tied" in only_problem_of(write(OWN + "units = 3\ntied_embeddings = true\n"))
+
+
+def test_an_invalid_architecture_says_nothing_of_other_keys(write):
+    text = "[model]\narchitecture = 'x'\nunits = 3\n[model.options]\nwidth = 3\n"
+    assert "model.architecture: got" in only_problem_of(write(text))

@@ -6,17 +6,20 @@ import tomllib
 from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
 import pytest
-from configurations import DEFAULT, config_with
+from configurations import DEFAULT, config_with, only_problem_of
 
 from seq2split.config import Config, OptimizerConfig, dumps, load
+from seq2split.config.architectures import BUILT_IN
 from seq2split.config.toml import value_text
-from seq2split.config.values import Range
+from seq2split.config.values import ARCHITECTURE, Range
 
 TABLES = {name: cls for name, cls in get_type_hints(Config).items() if dataclasses.is_dataclass(cls)}
 
 
-OPTIMIZERS = {"encoder", "encoder2", "decoder", "groups"}
-HIDDEN = {"optimizer.encoder", "optimizer.encoder2", "optimizer.decoder", 'optimizer.groups.".*/embeddings"'}
+SUB_TABLES = {"encoder", "encoder2", "decoder", "groups", "options"}
+OPTIMIZERS = {"optimizer.encoder", "optimizer.encoder2", "optimizer.decoder", 'optimizer.groups.".*/embeddings"'}
+OPTIONS = "model.options"
+HIDDEN = OPTIMIZERS | {OPTIONS}
 """The tables of the example that are commented out."""
 
 
@@ -26,9 +29,9 @@ def keys_of(cls) -> list[str]:
 
 def keys_by_table() -> dict[str, list[str]]:
     """The keys that are no tables, of the top of the file ("") and of every table and sub-table."""
-    keys = {name: [key for key in keys_of(cls) if key not in OPTIMIZERS] for name, cls in TABLES.items()}
+    keys = {name: [key for key in keys_of(cls) if key not in SUB_TABLES] for name, cls in TABLES.items()}
     keys[""] = [key for key in keys_of(Config) if key not in TABLES]
-    return keys | dict.fromkeys(HIDDEN, keys["optimizer"])
+    return keys | dict.fromkeys(OPTIMIZERS, keys["optimizer"]) | {OPTIONS: ["width", "kernels"]}
 
 
 def shown_settings() -> list[tuple[str, str, str, bool]]:
@@ -79,6 +82,7 @@ def accepted(hint) -> list[str]:
     """What a comment must tell of a type: its choices, or its range."""
     base, *marks = get_args(hint) if get_origin(hint) is Annotated else (hint,)
     choices = [f'"{choice}"' for choice in get_args(base)] if get_origin(base) is Literal else []
+    choices += [f'"{name}"' for name in BUILT_IN] if ARCHITECTURE in marks else []
     return choices + [str(mark) for mark in marks if isinstance(mark, Range)]
 
 
@@ -86,6 +90,11 @@ def test_the_example_loads_also_with_what_is_commented_out(tmp_path):
     text = re.sub(r"(?m)^#(?=\S)", "", DEFAULT.read_text())
     path = tmp_path / "run.toml"
     path.write_text(text)
+    assert "got model.options.width, model.options.kernels with" in only_problem_of(path)
+    own = re.sub(r"(?ms)^(architecture = ).*(^\[model.options\])", r'\1"mine.py:make"\n\2', text)
+    path.write_text(own)
+    assert load(path).model.options == {"width": 128, "kernels": [3, 5]}
+    path.write_text(text.replace("[model.options]\nwidth = 128\nkernels = [3, 5]\n", ""))
     read = load(path)
     assert read.optimizer.encoder.learning_rate == 0.001
     assert read.optimizer.decoder.name == "sgd"
@@ -104,5 +113,5 @@ def test_every_key_is_written():
     written = tomllib.loads(dumps(config_with(optimizer=OptimizerConfig(encoder=OptimizerConfig()))))
     assert written.keys() == set(keys_of(Config))
     for name, cls in TABLES.items():
-        assert written[name].keys() - {"encoder"} == set(keys_of(cls)) - OPTIMIZERS
-    assert written["optimizer"]["encoder"].keys() == set(keys_of(OptimizerConfig)) - OPTIMIZERS
+        assert written[name].keys() - {"encoder"} == set(keys_of(cls)) - SUB_TABLES
+    assert written["optimizer"]["encoder"].keys() == set(keys_of(OptimizerConfig)) - SUB_TABLES

@@ -1,12 +1,14 @@
 """What is written reads back equal, and differences are named."""
 
 import dataclasses
+import datetime
 import os
 import re
+import tomllib
 from typing import get_type_hints
 
 import pytest
-from configurations import DEFAULT, config_with
+from configurations import DEFAULT, config_with, only_problem_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,6 +51,25 @@ optimizers = st.builds(
     decoder=st.none(),
     groups=st.just({}),
 )
+scalars = st.booleans() | st.integers() | numbers() | st.text() | st.dates()
+options = st.dictionaries(
+    st.text(),
+    st.recursive(scalars, lambda each: st.lists(each, max_size=3) | st.dictionaries(st.text(), each, max_size=3)),
+    max_size=3,
+)
+built_in_models = st.builds(
+    ModelConfig,
+    architecture=st.just("recurrent"),
+    embedding=counts,
+    units=counts,
+    encoder_layers=counts,
+    decoder_layers=counts,
+    dropout=numbers(min_value=0, max_value=1, exclude_max=True),
+    label_smoothing=numbers(min_value=0, max_value=1, exclude_max=True),
+    tied_embeddings=st.just(False),
+    options=st.just({}),
+)
+own_models = st.builds(lambda options: ModelConfig(architecture="/x/mine.py:make", options=options), options)
 configs = st.builds(
     Config,
     seed=st.integers(0, 2**32 - 1),
@@ -65,16 +86,7 @@ configs = st.builds(
     ),
     buckets=st.builds(BucketsConfig, source=lengths, target=lengths),
     batches=st.builds(BatchesConfig, tokens=counts),
-    model=st.builds(
-        ModelConfig,
-        embedding=counts,
-        units=counts,
-        encoder_layers=counts,
-        decoder_layers=counts,
-        dropout=numbers(min_value=0, max_value=1, exclude_max=True),
-        label_smoothing=numbers(min_value=0, max_value=1, exclude_max=True),
-        tied_embeddings=st.just(False),
-    ),
+    model=built_in_models | own_models,
     optimizer=st.builds(
         dataclasses.replace,
         optimizers,
@@ -107,12 +119,34 @@ def test_what_is_written_reads_back_equal(tmp_path_factory, config):
     read = load(path)
     assert read == config
     assert differences(read, config) == []
+    assert repr(read) == repr(config)  # which tells true from 1, and the order of free keys
+    assert hash(read) == hash(config)
+
+
+def test_keys_that_an_architecture_leaves_unread_are_written_only_if_they_were_changed(tmp_path):
+    """So that none of them is lost in silence."""
+    path = tmp_path / "run.toml"
+    own = ModelConfig(architecture="/x/mine.py:make", options={"when": datetime.time(7, 32), "width": {"a": 1}})
+    path.write_text(dumps(config_with(model=own)))
+    written = tomllib.loads(path.read_text())["model"]
+    assert written == {"architecture": own.architecture, "options": own.options}
+    assert load(path).model == own
+    path.write_text(dumps(config_with(model=dataclasses.replace(own, units=3))))
+    assert "got model.units with model.architecture" in only_problem_of(path)
 
 
 def test_the_default_reads_back_equal(tmp_path):
     path = tmp_path / "run.toml"
     path.write_text(dumps(load(DEFAULT)))
     assert load(path) == load(DEFAULT)
+
+
+def test_differences_reach_into_options():
+    ours, theirs = (
+        config_with(model=ModelConfig(architecture="a:b", options={"same": [1], "deep": {"width": width, "depth": 2}}))
+        for width in (3, 4)
+    )
+    assert differences(ours, theirs) == ["model.options.deep.width"]
 
 
 def test_a_string_that_toml_cannot_hold_is_refused():
@@ -127,6 +161,7 @@ def test_a_string_that_toml_cannot_hold_is_refused():
         ({"seed": 2}, ["seed"]),
         ({"training": TrainingConfig(steps=3), "model": ModelConfig(units=3)}, ["model.units", "training.steps"]),
         ({"optimizer": OptimizerConfig(encoder=OptimizerConfig())}, ["optimizer.encoder"]),
+        ({"model": ModelConfig(options={"a b": 3})}, ['model.options."a b"']),
         ({"optimizer": OptimizerConfig(groups={"a.*": OptimizerConfig()})}, ['optimizer.groups."a.*"']),
     ],
 )
