@@ -11,7 +11,7 @@ class Rule:
     Attributes:
         keys: The dotted keys.
         holds: A function of their values, in order: True if the rule holds.
-        expected: What a message says was expected.
+        expected: The expectation, as messages write it.
     """
 
     keys: tuple[str, ...]
