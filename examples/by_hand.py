@@ -40,7 +40,9 @@ def train_apart(inputs: np.ndarray, labels: np.ndarray) -> list[float]:
     first = s2s.Part(lower, name="lower")
     last = s2s.Part(lambda hidden, labels: cross_entropy(upper(hidden), labels), variables=upper.trainable_variables)
     first_graph = first.build(tf.TensorSpec([ROWS, FEATURES]))
-    last_graph = last.build(tf.TensorSpec([ROWS, UNITS]), tf.TensorSpec([ROWS], tf.int32), trace=["value_and_gradients"])
+    last_graph = last.build(
+        tf.TensorSpec([ROWS, UNITS]), tf.TensorSpec([ROWS], tf.int32), trace=["value_and_gradients"]
+    )
     losses = []
     for _ in range(STEPS):
         hidden, residuals = first_graph.forward(inputs)

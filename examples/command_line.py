@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 LAYERS = Path(__file__).with_name("own_layers.py")
-WORDS = "zero one two three four five six seven eight nine".split()
+WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 CONFIGURATION = """
 [data]
 train_source = "train.digits"
@@ -77,7 +77,9 @@ def main() -> None:
         run("train", folder / "digits.toml", "--run", folder / "run")
         files = "--source", folder / "test.digits", "--reference", folder / "test.words"
         print(run("evaluate", folder / "run", *files, "--beam", 4).splitlines()[0])
-        for line in run("translate", folder / "run", "--beam", 4, "--n-best", 2, "--scores", input="4 0 7\n").splitlines():
+        for line in run(
+            "translate", folder / "run", "--beam", 4, "--n-best", 2, "--scores", input="4 0 7\n"
+        ).splitlines():
             print(line)
 
 

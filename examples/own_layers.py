@@ -46,7 +46,10 @@ class GRUDecoder(keras.Layer):
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(target.values, logits)
         real = real_positions(target, tf.float32)
         right = tf.cast(tf.argmax(logits, -1, tf.int32) == target.values, tf.float32)
-        return tf.reduce_sum(losses * real), {"nll": tf.reduce_sum(losses * real), "accuracy": tf.reduce_sum(right * real)}
+        return tf.reduce_sum(losses * real), {
+            "nll": tf.reduce_sum(losses * real),
+            "accuracy": tf.reduce_sum(right * real),
+        }
 
     def attend(self, encoded, states):
         """Return the logits `[rows, queries, pieces]` of states `[rows, queries, units]`."""

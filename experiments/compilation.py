@@ -34,6 +34,7 @@ from efficiency.timing import Work, speeds
 from efficiency.workloads import SIDES
 
 import seq2split as s2s
+from seq2split.common.tables import table
 from seq2split.models import RecurrentDecoder, RecurrentEncoder
 from seq2split.split.gradients import add_up
 from seq2split.split.sequences import Sequences
@@ -108,18 +109,20 @@ def main() -> None:
     subjects = {"split, no XLA": split(setting, None), JOINT: joint(setting)}
     memories = [count for count in MEMORIES if count <= len(setting.lengths)]
     subjects |= {f"split, XLA, context_buckets={count}": split(setting, count) for count in memories}
-    print(f"{'':30}{'graphs':>8}{'programs':>10}{'tracing s':>11}{'compiling s':>13}{'one pair':>10}{'mixed':>10}")
     one_pair = measure(subjects, [batch_of(setting, [pair] * setting.rows) for pair in setting.sample], options.rounds)
     every = {name: each for name, each in subjects.items() if name != JOINT or is_whole(setting)}
     mixed = measure(every, [mixed_batch(setting, seed) for seed in range(4)], options.rounds)
-    for name, costs in subjects.items():
-        tokens = "".join(
-            f"{np.median(each[name]):10,.0f}" if name in each else f"{'-':>10}" for each in (one_pair, mixed)
-        )
-        print(f"{name:30}{costs.graphs:8}{costs.programs:10}{costs.tracing:11.1f}{costs.compiling:13.1f}{tokens}")
+    rows = [_row(name, costs, one_pair, mixed) for name, costs in subjects.items()]
+    titles = ("", "graphs", "programs", "tracing s", "compiling s", "one pair", "mixed")
+    print(table(titles, rows, flush_right=True))
     print(
         "Real tokens of both sides in a second, forward and backward: of batches of one bucket pair, and of all mixed."
     )
+
+
+def _row(name: str, costs: Costs, *speeds: Mapping[str, np.ndarray]) -> list:
+    tokens = [f"{np.median(each[name]):,.0f}" if name in each else "-" for each in speeds]
+    return [name, costs.graphs, costs.programs, f"{costs.tracing:.1f}", f"{costs.compiling:.1f}", *tokens]
 
 
 def is_whole(setting: Setting) -> bool:

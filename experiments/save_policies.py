@@ -18,6 +18,7 @@ import tensorflow as tf
 sys.path.append(str(Path(__file__).parent))
 from efficiency.timing import seconds
 
+from seq2split.common.tables import table
 from seq2split.engine import Part, PartGraph, policies
 from seq2split.models import RecurrentEncoder
 from seq2split.split.sequences import Sequences
@@ -67,12 +68,11 @@ def main() -> None:
         "Transformer": Transformer,
     }.items():
         print(f"\n{title}, {options.rows} x {options.time}, float32")
-        print(f"{'policy':24}{'bytes':>14}{'of needed':>11}{'ms':>8}{'  quartiles':15}{'over needed':>12}")
-        for row in measure(make(), options.rows, options.time, options.rounds):
-            print("{:24}{:14,}{:11.2f}{:8.1f}  {:.1f} to {:<6.1f}{:12.2f}".format(*row))
+        rows = measure(make(), options.rows, options.time, options.rounds)
+        print(table(("policy", "bytes", "of needed", "ms", "quartiles", "over needed"), rows, flush_right=True))
 
 
-def measure(layer: keras.Layer, rows: int, time: int, rounds: int) -> list[tuple]:
+def measure(layer: keras.Layer, rows: int, time: int, rounds: int) -> list[list[str]]:
     """A row of the table for each policy."""
     pieces = np.random.default_rng(1).integers(3, VOCABULARY, [rows, time]).astype(np.int32)
     source = Sequences(tf.constant(pieces), tf.fill([rows], time))
@@ -97,10 +97,11 @@ def _both_passes(graph: PartGraph, source: Sequences) -> None:
     graph.backward(residuals, ones)
 
 
-def _row(name: str, graph: PartGraph, needed: PartGraph, found: dict[str, np.ndarray]) -> tuple:
+def _row(name: str, graph: PartGraph, needed: PartGraph, found: dict[str, np.ndarray]) -> list[str]:
     low, middle, high = np.quantile(found[name], [0.25, 0.5, 0.75]) * 1e3
     share, slower = graph.residual_bytes / needed.residual_bytes, np.median(found[name] / found["needed"])
-    return name, graph.residual_bytes, share, middle, low, high, slower
+    quartiles = f"{low:.1f} to {high:.1f}"
+    return [name, f"{graph.residual_bytes:,}", f"{share:.2f}", f"{middle:.1f}", quartiles, f"{slower:.2f}"]
 
 
 if __name__ == "__main__":

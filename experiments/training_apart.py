@@ -22,6 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 import seq2split as s2s
+from seq2split.common.tables import table
 from seq2split.models import RecurrentDecoder, RecurrentEncoder
 from seq2split.models.recurrent import Encoded
 
@@ -132,12 +133,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=20)
     steps = parser.parse_args().steps
-    worst = 0.0
-    print("step  loss, apart  loss, joined  largest difference of a variable")
+    worst, rows = 0.0, []
     for step, (apart, joined) in enumerate(zip(train_apart(steps), train_joined(steps), strict=True), 1):
         difference = max(float(np.abs(a - b).max()) for a, b in zip(apart[1], joined[1], strict=True))
         worst = max(worst, difference, abs(apart[0] - joined[0]))
-        print(f"{step:4}  {apart[0]:11.6f}  {joined[0]:12.6f}  {difference:.1e}")
+        rows.append([step, f"{apart[0]:.6f}", f"{joined[0]:.6f}", f"{difference:.1e}"])
+    print(table(("step", "loss, apart", "loss, joined", "largest difference of a variable"), rows, flush_right=True))
     if worst > LIMIT:
         raise SystemExit(f"training apart and joined differ by {worst:.1e}, more than {LIMIT:.0e}")
     print(f"equal: no loss and no variable differs by more than {worst:.1e}")

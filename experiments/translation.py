@@ -24,7 +24,7 @@ from quality.tables import Outcome, batch_tables, model_tables
 from quality.trials import LANGUAGES, SOURCE, SPLITS, Trial, batch_trials, model_trials
 
 from seq2split.common.files import write_atomically
-from seq2split.config.settings import differences, load
+from seq2split.config import differences, load
 from seq2split.translation.plots import check_matplotlib, plot_curves
 
 DATA = Path(__file__).parents[1] / "data" / "multi30k"

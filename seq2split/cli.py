@@ -180,7 +180,7 @@ def _add_search(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(chosen: argparse.Namespace) -> None:
-    from seq2split.config.settings import load
+    from seq2split.config import load
     from seq2split.split.threads import use_cores
     from seq2split.translation.experiment import Experiment
     from seq2split.translation.translator import Translator
@@ -330,7 +330,7 @@ def _plot(chosen: argparse.Namespace) -> None:
 
 
 def _inspect(chosen: argparse.Namespace) -> None:
-    from seq2split.config.settings import load
+    from seq2split.config import load
     from seq2split.translation.experiment import prepare
     from seq2split.translation.experiment_files import ExperimentFiles
     from seq2split.translation.inspection import inspect_model

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from seq2split.config.settings import Config, load
+from seq2split.config import Config, load
 
 WORDS = [*"abcdefgh"]  # each becomes one piece: sentences have 2 to 5 with their end
 TRAIN, VALID = 60, 6

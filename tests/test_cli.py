@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import gzip
-import os
 import re
 import shutil
 import subprocess
 import sys
-import threading
 
 import pytest
 import sacrebleu
 from corpora import SETTINGS, command, environment, seq2split, write_experiment
 
 from seq2split.cli import main
-from seq2split.common.files import write_atomically
-from seq2split.config.settings import SearchConfig, load
+from seq2split.config import SearchConfig, load
 from seq2split.corpus.parallel_text import read_lines
 from seq2split.runs.sessions import read_sessions
 from seq2split.translation import plots
@@ -420,46 +417,3 @@ def test_help_needs_no_tensorflow():
     for told in ("--set KEY=VALUE", "--overlong", "--n-best", "--reference", "RUN|CONFIG", "standard input"):
         assert told in done.stdout
     assert done.stdout.count("usage: seq2split") == 7
-
-
-# Files
-
-
-def test_write_atomically(tmp_path):
-    path = tmp_path / "file"
-    write_atomically(path, b"old")
-    write_atomically(path, b"new")
-    assert path.read_bytes() == b"new"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    path.write_bytes(b"old")
-
-    def fail(*_):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_links_and_pipes_stay(tmp_path):
-    """A device such as /dev/null must not become a file, nor a link's target stay as it was."""
-    target, link, pipe = (tmp_path / name for name in ("target", "link", "pipe"))
-    target.write_bytes(b"old")
-    link.symlink_to(target)
-    write_atomically(link, b"new")
-    assert link.is_symlink()
-    assert target.read_bytes() == b"new"
-    os.mkfifo(pipe)
-    read = []
-    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
-    reader.start()
-    write_atomically(pipe, b"through")
-    reader.join(10)
-    assert read == [b"through"]
-    assert pipe.is_fifo()

@@ -44,9 +44,9 @@ def variables_of(encoder: keras.Layer, decoder: keras.Layer) -> dict[str, keras.
     if trainable.keys() != {id(variable) for variable in named.values()}:
         raise ValueError(
             f"the peers have the variables {list(named)}, but the layers have {list(trainable.values())}. Give "
-            "RecurrentEncoder(..., bidirectional=False) and RecurrentDecoder(...), with one layer, cell='lstm', attention='luong' and "
-            "tied_embeddings=False; or TransformerEncoder(...) and TransformerDecoder(...), with norm='pre', "
-            "positions='sinusoidal' and tied_embeddings=False."
+            "RecurrentEncoder(..., bidirectional=False) and RecurrentDecoder(...), with one layer, cell='lstm', "
+            "attention='luong' and tied_embeddings=False; or TransformerEncoder(...) and TransformerDecoder(...), with "
+            "norm='pre', positions='sinusoidal' and tied_embeddings=False."
         )
     return named
 

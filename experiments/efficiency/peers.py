@@ -1,11 +1,11 @@
 """The measured models in PyTorch and in JAX, from the weights of ours, so that only the frameworks differ.
 
-They are `RecurrentEncoder(..., bidirectional=False)` with `RecurrentDecoder(...)` of `seq2split.models`, one LSTM layer each with Luong's
-attention, and `TransformerEncoder(...)` with `TransformerDecoder(...)`; no dropout, no label smoothing. Each peer is
-written as one would write it there for speed: PyTorch in eager mode with its fused `nn.LSTM` and, in float32,
-`scaled_dot_product_attention`, JAX compiled for each padded shape and split by `jax.vjp` as ours is split into parts.
-Padding needs no mask in the recurrences, since both run forwards: what comes after a row's last piece is never read.
-For the same reason the Transformer's decoder needs none where it attends to itself.
+They are `RecurrentEncoder(..., bidirectional=False)` with `RecurrentDecoder(...)` of `seq2split.models`, one LSTM layer
+each with Luong's attention, and `TransformerEncoder(...)` with `TransformerDecoder(...)`; no dropout, no label
+smoothing. Each peer is written as one would write it there for speed: PyTorch in eager mode with its fused `nn.LSTM`
+and, in float32, `scaled_dot_product_attention`, JAX compiled for each padded shape and split by `jax.vjp` as ours is
+split into parts. Padding needs no mask in the recurrences, since both run forwards: what comes after a row's last piece
+is never read. For the same reason the Transformer's decoder needs none where it attends to itself.
 
 Every row holds at least one piece on either side. Adam differs from Keras's in where its epsilon stands, so that
 losses and gradients agree with ours to rounding, but trajectories drift apart slowly.
@@ -22,6 +22,7 @@ import numpy as np
 
 from efficiency.naming import Weights, by_part, flat
 from efficiency.peer_inputs import Batch, Inputs
+from seq2split.common.choices import check_choice
 
 PRECISIONS = ("float32", "mixed_bfloat16")
 EPSILON = 1e-7  # Adam's, as in Keras
@@ -56,8 +57,7 @@ class TorchSubject:
 
         from efficiency import torch_networks as networks
 
-        if precision not in PRECISIONS:
-            raise ValueError(f"TorchSubject was given the precision {precision!r}; expected one of {PRECISIONS}.")
+        check_choice("precision", precision, PRECISIONS)
         torch.set_num_threads(threads)
         self._bos, self._mixed = bos, precision == "mixed_bfloat16"
         self._named, self._in_keras_layout = networks.parameters_of(weights), networks.keras_layout

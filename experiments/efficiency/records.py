@@ -1,10 +1,10 @@
-"""What a measurement leaves: records, their JSON file, and tables of them."""
+"""What a measurement leaves: records, and their JSON file."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -123,22 +123,3 @@ class Records:
         records = cls(given[0]["model"])
         records.all = [Record(**each) for each in given]
         return records
-
-
-def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Columns, the first flush left and the others flush right.
-
-    Example:
-        >>> print(table(["who", "what"], [["a", "10"], ["bc", "7"]]))
-        who  what
-        ---------
-        a      10
-        bc      7
-    """
-    lines = [list(map(str, headers)), *(list(map(str, row)) for row in rows)]
-    widths = [max(len(line[at]) for line in lines) for at in range(len(headers))]
-    shown = [
-        "  ".join([line[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))])
-        for line in lines
-    ]
-    return "\n".join([shown[0].rstrip(), "-" * (sum(widths) + 2 * (len(widths) - 1)), *map(str.rstrip, shown[1:])])

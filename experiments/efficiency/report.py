@@ -8,8 +8,9 @@ import numpy as np
 
 from efficiency.layouts import LAYOUTS, layout_of
 from efficiency.plan import BUCKETED, Plan
-from efficiency.records import Record, Records, table
+from efficiency.records import Record, Records
 from efficiency.targets import is_pair, judge
+from seq2split.common.tables import table
 
 
 def text(records: Records, plan: Plan) -> str:
@@ -25,7 +26,7 @@ def text(records: Records, plan: Plan) -> str:
 def _titled(title: str, headers: list[str], rows: Iterable[list]) -> str:
     """A table, or nothing where it would be empty."""
     rows = list(rows)
-    return f"{title}\n{table(headers, rows)}" if rows else ""
+    return f"{title}\n{table(headers, rows, flush_right=True)}" if rows else ""
 
 
 def _speeds(records: Records, plan: Plan, workload: str, precision: str) -> str:

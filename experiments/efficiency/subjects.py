@@ -12,16 +12,16 @@ from functools import cached_property
 from typing import Any
 
 import tensorflow as tf
+from seq2split.training.optimizers import Updater
 
 import seq2split as s2s
 from efficiency.batches import Batch, deal, one_row, padded
 from efficiency.layouts import ROW_MULTIPLE
 from efficiency.looped import loop
 from efficiency.setting import Lengths, Pair, Setting
-from seq2split.config.settings import OptimizerConfig
+from seq2split.config import OptimizerConfig
 from seq2split.split.gradients import add_up
 from seq2split.split.sequences import Sequences
-from seq2split.training.optimizers import Updater
 
 LEARNING_RATE = 1e-4
 Gradients = dict[str, list]

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from quality.trials import BEAM, GREEDY, PENALIZED, Trial
+from seq2split.common.tables import table
 from seq2split.corpus.parallel_text import read_lines
 from seq2split.runs.history import Entry, read_history
 from seq2split.runs.sessions import read_sessions
 from seq2split.translation.evaluation import Score, score
 
 _BOOTSTRAP = 1000
+_table = partial(table, flush_right=True, markdown=True)
 _COLUMNS = (
     "run",
     "BLEU, greedy",
@@ -118,9 +121,3 @@ def _row(outcome: Outcome) -> list[str]:
 def _spread(figures: Sequence[float]) -> str:
     deviation = f" ± {statistics.stdev(figures):.2f}" if len(figures) > 1 else ""
     return f"{statistics.mean(figures):.2f}{deviation}"
-
-
-def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Numbers to the right."""
-    ruled = ["---", *["---:"] * (len(titles) - 1)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (titles, ruled, *rows))

@@ -1,5 +1,6 @@
-"""Padded lengths: which to use, which one holds a sequence, and how rows are padded. Knows of no TensorFlow."""
+"""Padded lengths: which to use, which one holds a sequence, and how rows are padded. Needs numpy alone."""
 
-from seq2split.buckets.boundaries import OVERLONG_CHOICES, Admission, Buckets, OverlongError, batch_rows, pad_rows
+from seq2split.buckets.boundaries import OVERLONG_CHOICES, Admission, Buckets, OverlongError
+from seq2split.buckets.rows import batch_rows, pad_rows
 
 __all__ = ["OVERLONG_CHOICES", "Admission", "Buckets", "OverlongError", "batch_rows", "pad_rows"]

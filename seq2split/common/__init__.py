@@ -1,1 +1,1 @@
-"""What every package may use, and what knows of none of them."""
+"""Helpers that every package may use, and that use no package: tables, choices, files."""

@@ -1,4 +1,4 @@
-"""Words of which one is to be chosen."""
+"""The error for a word that is none of the choices."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Collection
 
 
 def check_choice(name: str, value: str, choices: Collection[str]) -> None:
-    """Checks a word.
+    """Check that a word is one of the choices.
 
     Args:
-        name: What is chosen, as messages call it.
+        name: The name of what is chosen, for the message.
         value: The word.
-        choices: Those that are known.
+        choices: The words that are accepted, at least one.
 
     Raises:
-        ValueError: It is none of them; the message names the nearest.
+        ValueError: The word is none of them; the message names all, and the nearest.
 
     Example:
         >>> check_choice("cell", "lstm", ["lstm", "gru"])

@@ -1,12 +1,12 @@
-"""Files that are written whole or not at all, since a run may be killed at any moment."""
+"""Files written whole or not at all, since a run may be killed at any moment."""
 
 import os
 from pathlib import Path
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a file such that a killed process leaves the old one, or none, and never a part."""
-    if path.exists() and not path.is_file():  # a pipe or a device, /dev/null for one, is written to and not replaced
+    """Write a file such that a killed process leaves the old file, or none, and never a part of the new one."""
+    if path.exists() and not path.is_file():  # a pipe or a device, /dev/null for one, is written, not replaced
         path.write_bytes(data)
         return
     path = path.resolve()  # a link stays one

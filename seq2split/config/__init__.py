@@ -1,1 +1,32 @@
-"""The configuration of an experiment, a TOML file."""
+"""The configuration of an experiment: TOML read into frozen dataclasses, written back, and compared."""
+
+from seq2split.config.settings import (
+    BatchesConfig,
+    BucketsConfig,
+    Config,
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    SearchConfig,
+    TrainingConfig,
+    VocabularyConfig,
+)
+from seq2split.config.errors import ConfigError
+from seq2split.config.reading import load
+from seq2split.config.writing import differences, dumps
+
+__all__ = [
+    "BatchesConfig",
+    "BucketsConfig",
+    "Config",
+    "ConfigError",
+    "DataConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "SearchConfig",
+    "TrainingConfig",
+    "VocabularyConfig",
+    "differences",
+    "dumps",
+    "load",
+]

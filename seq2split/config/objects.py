@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import keras
 
-from seq2split.config.settings import OptimizerConfig
+from seq2split.config import OptimizerConfig
 from seq2split.training import UpdateRule, WarmupSchedule
 
 OPTIMIZERS = {

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import sentencepiece
 
+from seq2split.common.choices import check_choice
 from seq2split.common.files import write_atomically
 
 PathLike = str | os.PathLike
@@ -199,8 +200,7 @@ def _sample(lines: list[str], count: int | None, seed: int) -> list[str]:
 def _check_training(lines: list[str], size: int, algorithm: str, character_coverage: float) -> None:
     if not any(line.strip() for line in lines):
         raise ValueError(f"no text to train a vocabulary on: all of the {len(lines)} lines are empty")
-    if algorithm not in ALGORITHMS:
-        raise ValueError(f"vocabulary.algorithm must be one of {', '.join(ALGORITHMS)}; got {algorithm!r}")
+    check_choice("vocabulary.algorithm", algorithm, ALGORITHMS)
     if size <= len(SPECIAL_PIECES):
         raise ValueError(
             f"vocabulary.size must exceed the {len(SPECIAL_PIECES)} special pieces (padding, unknown, bos, eos), "

@@ -86,7 +86,7 @@ class Part:
 
     @property
     def variables(self) -> list:
-        """All variables that are known: those of `fn`, those that were named, and those that its graphs read or assign."""
+        """All variables that are known: those of `fn`, those that were named, and those that its graphs read."""
         found = {id(getattr(variable, "value", variable)): variable for variable in self._function.variables}
         for graph in self._alive():
             for traced in graph.passes.values():

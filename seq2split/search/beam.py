@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from seq2split.config.settings import SearchConfig
+from seq2split.config import SearchConfig
 from seq2split.engine import Part, PartGraph
 from seq2split.models import RecurrentDecoder
 from seq2split.split.model import SplitModel

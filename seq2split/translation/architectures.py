@@ -15,7 +15,7 @@ from typing import Any
 import keras
 
 from seq2split.buckets import Buckets
-from seq2split.config.settings import Config, ModelConfig
+from seq2split.config import Config, ModelConfig
 from seq2split.corpus import Vocabulary
 from seq2split.models import (
     DropoutRates,

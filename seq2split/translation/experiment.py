@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from seq2split.config import Config
 from seq2split.config.objects import make_update_rules
-from seq2split.config.settings import Config
 from seq2split.corpus import Batches, Corpus
 from seq2split.corpus.admission import admit_corpus
 from seq2split.corpus.parallel_text import read_parallel

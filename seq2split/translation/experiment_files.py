@@ -11,7 +11,7 @@ import numpy as np
 
 from seq2split.buckets import Buckets
 from seq2split.common.files import write_atomically
-from seq2split.config.settings import Config, ConfigError, differences, dumps, load
+from seq2split.config import Config, ConfigError, differences, dumps, load
 from seq2split.corpus import Corpus, Vocabulary
 from seq2split.runs.directory import RunDirectory
 

@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from seq2split.buckets import Admission, Buckets, pad_rows
-from seq2split.config.settings import Config, SearchConfig
+from seq2split.config import Config, SearchConfig
 from seq2split.corpus import Corpus, Vocabulary
 from seq2split.corpus.admission import admit
 from seq2split.runs.checkpoints import restore_model

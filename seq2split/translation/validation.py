@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from seq2split.config.settings import Config, SearchConfig
+from seq2split.config import Config, SearchConfig
 from seq2split.corpus import Batches, Corpus
 from seq2split.corpus.admission import admit_corpus
 from seq2split.corpus.parallel_text import read_parallel

@@ -305,7 +305,7 @@ def test_size_too_small_names_one_that_works(tmp_path):
     [
         ({"size": 4}, "must exceed the 4 special pieces.*got 4"),
         ({"size": -1}, "must exceed the 4 special pieces.*got -1"),
-        ({"algorithm": "wordpiece"}, "must be one of unigram, bpe, char, word; got 'wordpiece'"),
+        ({"algorithm": "wordpiece"}, "algorithm is 'wordpiece'; expected one of unigram, bpe, char, word"),
         ({"character_coverage": 0.5}, "from 0.98 to 1, got 0.5"),
         ({"character_coverage": 1.5}, "from 0.98 to 1, got 1.5"),
         ({"sample": 0}, "sample must be at least 1 line, got 0"),

@@ -443,11 +443,6 @@ def test_records_that_are_wrong_are_not_written(tmp_path):
     assert not (tmp_path / "found.json").exists()
 
 
-def test_a_table_is_aligned():
-    shown = records.table(["who", "speed"], [["split", "1,000"], ["a", 7]])
-    assert shown.splitlines() == ["who    speed", "------------", "split  1,000", "a          7"]
-
-
 def test_targets_are_judged():
     found = records.Records("lstm")
     for subject, seconds in (("split", 2.0), ("joint-pairs", 8.0)):

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 import seq2split as s2s
 from seq2split.buckets import pad_rows
-from seq2split.config.settings import SearchConfig
+from seq2split.config import SearchConfig
 from seq2split.models import RecurrentDecoder, RecurrentEncoder
 from seq2split.search.beam import BeamSearch, bounds, check
 from seq2split.split.sequences import Sequences

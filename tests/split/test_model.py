@@ -14,13 +14,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from seq2split.split.step import Step
 
 import seq2split as s2s
 from seq2split.buckets import pad_rows
 from seq2split.models import RecurrentDecoder, RecurrentEncoder
 from seq2split.split import routing
 from seq2split.split.sequences import Sequences
-from seq2split.split.step import Step
 
 SOURCES, TARGETS, BOS = 11, 9, 2
 MEMORY, UNITS = 6, 4

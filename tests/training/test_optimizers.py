@@ -10,9 +10,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-
-from seq2split.config.settings import OptimizerConfig
 from seq2split.training.optimizers import OPTIMIZERS, Updater, WarmupSchedule, _deal
+
+from seq2split.config import OptimizerConfig
 
 PEAK, TOTAL = 0.3, 200
 CLIP = 1.5

@@ -18,7 +18,7 @@ import pytest
 import tensorflow as tf
 from corpora import command, configure, environment, seq2split, write_experiment
 
-from seq2split.config.settings import ConfigError
+from seq2split.config import ConfigError
 from seq2split.corpus.batches import stream
 from seq2split.corpus.vocabulary import Vocabulary
 from seq2split.runs.checkpoints import Progress, variables_of

@@ -8,7 +8,7 @@ import tensorflow as tf
 from corpora import configure, write_experiment
 
 from seq2split.buckets import pad_rows
-from seq2split.config.settings import ConfigError, SearchConfig
+from seq2split.config import ConfigError, SearchConfig
 from seq2split.models import RecurrentDecoder, RecurrentEncoder, TransformerDecoder, TransformerEncoder
 from seq2split.split.sequences import Sequences
 from seq2split.training.trainer import Trainer

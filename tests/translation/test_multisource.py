@@ -13,7 +13,7 @@ from corpora import configure, write_experiment
 import seq2split as s2s
 from seq2split.buckets import pad_rows
 from seq2split.cli import main
-from seq2split.config.settings import ConfigError, load
+from seq2split.config import ConfigError, load
 from seq2split.corpus.parallel_text import read_lines
 from seq2split.models import RecurrentDecoder, RecurrentEncoder
 from seq2split.split.sequences import Sequences

@@ -11,7 +11,7 @@ import tensorflow as tf
 from corpora import WORDS, configure, write_experiment
 
 from seq2split.buckets import OverlongError, pad_rows
-from seq2split.config.settings import SearchConfig
+from seq2split.config import SearchConfig
 from seq2split.runs.directory import RunDirectory, cut
 from seq2split.search.beam import BeamSearch
 from seq2split.split.sequences import Sequences

@@ -7,7 +7,7 @@ import pytest
 import sacrebleu
 from corpora import configure, write_experiment
 
-from seq2split.config.settings import SearchConfig
+from seq2split.config import SearchConfig
 from seq2split.training.trainer import Trainer
 
 
