@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,13 +14,14 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from seq2split.buckets import Admission, Buckets, pad_rows
-from seq2split.config.settings import Config, SearchConfig
+from seq2split.config.settings import Config
 from seq2split.corpus.batches import ParallelCorpus
 from seq2split.corpus.vocabulary import Vocabulary
 from seq2split.engine.part import Part
 from seq2split.runs.checkpoints import read_checkpoint, variables_of
 from seq2split.runs.directory import RunDirectory, admit
-from seq2split.search.beam import BeamSearch, Hypothesis, check
+from seq2split.search import BeamSearch, Hypothesis, SearchOptions
+from seq2split.search.options import check_n_best
 from seq2split.split.model import SplitModel
 from seq2split.split.sequences import Sequences
 from seq2split.split.wiring import Node
@@ -48,6 +50,7 @@ class Translator:
         encoders: For each source side its encoder layer.
         decoder: The decoder layer, which attends over all of them.
         model: The layers as parts of one model.
+        search_options: How the configuration says to search.
     """
 
     def __init__(
@@ -65,8 +68,9 @@ class Translator:
             threads=threads,
         )
         self.threads = threads
-        limit = buckets["target"].boundaries[-1]
-        self._search = BeamSearch(self.model, names, self.decoder, eos=vocabularies["target"].eos, limit=limit)
+        self.search_options = SearchOptions(**asdict(config.search))
+        eos, longest = vocabularies["target"].eos, buckets["target"].boundaries[-1]
+        self._search = BeamSearch(self.model, names, self.decoder, eos=eos, max_length=longest)
 
     @property
     def layers(self) -> dict[str, keras.Layer]:
@@ -110,7 +114,7 @@ class Translator:
         *sources: Sequence[str],
         overlong: str = "error",
         progress: bool = False,
-        settings: SearchConfig | None = None,
+        search: SearchOptions | None = None,
     ) -> tuple[list[str], Admission]:
         """Translates sentences.
 
@@ -119,7 +123,7 @@ class Translator:
             overlong: What becomes of those with more pieces than the last source bucket: `error`, `truncate`, or
                 `skip`, which leaves their translation empty.
             progress: Whether to show a bar.
-            settings: How to search; by default as the configuration says.
+            search: How to search; by default as the configuration says.
 
         Returns:
             Their translations in order, and how many sentences were truncated and skipped.
@@ -129,7 +133,7 @@ class Translator:
             ValueError: There are not as many sources as the model has, or they differ in length; or as of
                 `BeamSearch`.
         """
-        found, admission = self.n_best(1, *sources, overlong=overlong, progress=progress, settings=settings)
+        found, admission = self.n_best(1, *sources, overlong=overlong, progress=progress, search=search)
         return [translations[0].text if translations else "" for translations in found], admission
 
     def n_best(
@@ -138,7 +142,7 @@ class Translator:
         *sources: Sequence[str],
         overlong: str = "error",
         progress: bool = False,
-        settings: SearchConfig | None = None,
+        search: SearchOptions | None = None,
     ) -> tuple[list[list[Translation]], Admission]:
         """Translates sentences in several ways.
 
@@ -148,7 +152,7 @@ class Translator:
             *sources: As of `translate`.
             overlong: As of `translate`; a sentence that is skipped has no translations.
             progress: As of `translate`.
-            settings: As of `translate`.
+            search: As in `translate`.
 
         Returns:
             The translations of each sentence with their scores, the best first; and as of `translate`.
@@ -157,8 +161,8 @@ class Translator:
             OverlongError: As of `translate`.
             ValueError: As of `translate`.
         """
-        settings = settings or self.config.search
-        check(settings, count)
+        search = search or self.search_options
+        check_n_best(count, search.beam)
         corpus = self._encode(sources)
         stay, admission = admit(corpus, self.buckets, overlong, "sentences to translate")
         order = np.argsort(-admission.lengths, kind="stable")
@@ -168,7 +172,7 @@ class Translator:
             ThreadPoolExecutor(self.threads) as pool,
             tqdm(total=len(order), desc="translating", unit="sentence", disable=not progress) as bar,
         ):
-            found = pool.map(lambda chunk: self._search(_padded(stay, chunk), settings, count), chunks)
+            found = pool.map(lambda chunk: self._search(_padded(stay, chunk), search, count), chunks)
             for chunk, each in zip(chunks, found, strict=True):
                 for at, hypotheses in zip(admission.kept[chunk], each, strict=True):
                     results[at] = hypotheses

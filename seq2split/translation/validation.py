@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from seq2split.config.settings import Config, SearchConfig
+from seq2split.config.settings import Config
 from seq2split.corpus.batches import BatchPlan, ParallelCorpus, stream
 from seq2split.corpus.vocabulary import read_parallel
 from seq2split.runs.directory import admit_corpus
+from seq2split.search import SearchOptions
 from seq2split.translation.evaluation import bleu_score
 from seq2split.translation.translator import Translator
 
 # Greedy, to be fast; and whatever [search] says, which may change in a run, so that its validations can be compared.
-_SEARCH = SearchConfig(beam=1)
+_SEARCH = SearchOptions(beam=1)
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,13 @@ class Validation:
 
     def run(self) -> Result:
         """Translates and scores the corpus."""
-        translations, _ = self._translator.translate(*self._sources(), overlong=self._overlong, settings=_SEARCH)
+        translations, _ = self._translator.translate(*self._sources(), overlong=self._overlong, search=_SEARCH)
         return Result(self._loss(), bleu_score(translations, self._lines["target"]))
 
     def samples(self, translator: Translator, count: int) -> str:
         """The first sentences of the corpus with a translator's translations, as text."""
         sources = [lines[:count] for lines in self._sources()]
-        translations, _ = translator.translate(*sources, overlong=self._overlong, settings=_SEARCH)
+        translations, _ = translator.translate(*sources, overlong=self._overlong, search=_SEARCH)
         *names, _ = self._lines
         shown = [*zip(names, sources, strict=True), ("reference", self._lines["target"]), ("translation", translations)]
         return "\n\n".join(
