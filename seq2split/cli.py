@@ -268,13 +268,13 @@ def _run_translator(
     from seq2split.buckets import OverlongError
     from seq2split.translation.translator import Translation
 
-    settings = translator.config.search
-    given = {each.name: getattr(chosen, each.name) for each in fields(settings)}
-    settings = replace(settings, **{name: value for name, value in given.items() if value is not None})
+    search = translator.search_options
+    given = {each.name: getattr(chosen, each.name) for each in fields(search)}
+    search = replace(search, **{name: value for name, value in given.items() if value is not None})
     overlong = chosen.overlong or translator.config.data.overlong
     try:
         found, admission = translator.n_best(
-            count, *sources, overlong=overlong, progress=sys.stderr.isatty(), settings=settings
+            count, *sources, overlong=overlong, progress=sys.stderr.isatty(), search=search
         )
     except OverlongError as error:
         error.add_note("To translate nevertheless give --overlong truncate or --overlong skip.")

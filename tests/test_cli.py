@@ -13,9 +13,10 @@ import sacrebleu
 from corpora import SETTINGS, command, environment, seq2split, write_experiment
 
 from seq2split.cli import main
-from seq2split.config import SearchConfig, load
+from seq2split.config import load
 from seq2split.corpus.parallel_text import read_lines
 from seq2split.runs.sessions import read_sessions
+from seq2split.search import SearchOptions
 from seq2split.translation import plots
 from seq2split.translation.translator import Translator
 
@@ -122,9 +123,9 @@ def test_search_options(run, experiment, tmp_path, capsys):
     capsys.readouterr()
     assert main([*map(str, ["translate", run, "--input", source, *options])]) == 0
     assert capsys.readouterr().out == (tmp_path / "out").read_text()
-    settings = SearchConfig(beam=2, length_penalty=0.3, coverage=0.2, min_length_ratio=1.0, max_length_ratio=1.0)
+    search = SearchOptions(beam=2, length_penalty=0.3, coverage=0.2, min_length_ratio=1.0, max_length_ratio=1.0)
     translator = Translator.load(run)
-    expected, _ = translator.translate(read_lines(source), settings=settings)
+    expected, _ = translator.translate(read_lines(source), search=search)
     assert read_lines(tmp_path / "out") == expected
     assert expected != translator.translate(read_lines(source))[0]
 
@@ -140,7 +141,7 @@ def test_skipped_sentences_have_a_line(run, tmp_path, capsys):
     ("options", "expected"),
     [
         (["--beam", "0"], "a beam of 0 follows nothing; expected at least 1"),
-        (["--beam", "2", "--n-best", "3"], "3 translations of a sentence were asked for, of a beam of 2"),
+        (["--beam", "2", "--n-best", "3"], "3 hypotheses of a sentence were asked for, of a beam of 2"),
         (["--min-length-ratio", "2", "--max-length-ratio", "1"], "min_length_ratio is 2.0, above a max_length_ratio"),
     ],
 )

@@ -21,9 +21,8 @@ def decode(trial: Trial, run: Path, data: Path) -> None:
         data: The folder of the raw files.
     """
     translator = Translator.load(run, use_cores())
-    config = translator.config
     for decoding in trial.decodings:
         source = read_lines(trial.corpus(decoding.split, data)["source"])
-        settings = replace(config.search, **decoding.search)
-        lines, _ = translator.translate(source, overlong=config.data.overlong, settings=settings)
+        search = replace(translator.search_options, **decoding.search)
+        lines, _ = translator.translate(source, overlong=translator.config.data.overlong, search=search)
         write_atomically(decoding.file(run), "".join(f"{line}\n" for line in lines).encode())

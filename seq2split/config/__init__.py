@@ -1,5 +1,7 @@
 """The configuration of an experiment: TOML read into frozen dataclasses, written back, and compared."""
 
+from seq2split.config.errors import ConfigError
+from seq2split.config.reading import load
 from seq2split.config.settings import (
     BatchesConfig,
     BucketsConfig,
@@ -11,8 +13,6 @@ from seq2split.config.settings import (
     TrainingConfig,
     VocabularyConfig,
 )
-from seq2split.config.errors import ConfigError
-from seq2split.config.reading import load
 from seq2split.config.writing import differences, dumps
 
 __all__ = [

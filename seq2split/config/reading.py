@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from seq2split.config import Config, Groups, ModelConfig, OptimizerConfig, Options
 from seq2split.config.architectures import BUILT_IN, is_architecture
 from seq2split.config.errors import ConfigError
 from seq2split.config.rules import RULES, Rule
 from seq2split.config.schema import defaults_of, dotted, hints_of, keys_by_table, plain_items, table_class
+from seq2split.config.settings import Config, Groups, ModelConfig, OptimizerConfig, Options
 from seq2split.config.toml import key_text, value_text
 from seq2split.config.tree import Given, Origin, as_given, as_value, merge, parse_file, parse_override
 from seq2split.config.values import clipped, convert, expectation, shown

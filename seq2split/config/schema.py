@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING
 from typing import Any, get_args, get_type_hints
 
-from seq2split.config import Config, Groups
+from seq2split.config.settings import Config, Groups
 
 
 @functools.cache

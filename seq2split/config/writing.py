@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from seq2split.config import Config, ModelConfig
 from seq2split.config.schema import dotted, is_table, items_of, plain_items
+from seq2split.config.settings import Config, ModelConfig
 from seq2split.config.toml import key_text, value_text
 
 
@@ -23,7 +23,7 @@ def dumps(config: Config) -> str:
         ConfigError: A string holds what no UTF-8 file can (half of a surrogate pair, as in undecodable file names).
 
     Example:
-        >>> from seq2split.config import Config, DataConfig
+        >>> from seq2split.config.settings import Config, DataConfig
         >>> data = DataConfig(train_source=("/a.en",), train_target=("/a.de",),
         ...                   valid_source=("/b.en",), valid_target=("/b.de",))
         >>> print(*dumps(Config(data=data)).splitlines()[:5], sep="\\n")
@@ -47,7 +47,7 @@ def differences(a: Config, b: Config) -> list[str]:
         The dotted keys in the order of the dataclasses; a table in a table that only one of the two has is one key.
 
     Example:
-        >>> from seq2split.config import Config, DataConfig, ModelConfig
+        >>> from seq2split.config.settings import Config, DataConfig, ModelConfig
         >>> data = DataConfig(train_source=("/a.en",), train_target=("/a.de",),
         ...                   valid_source=("/b.en",), valid_target=("/b.de",))
         >>> differences(Config(data=data), Config(data=data, seed=2, model=ModelConfig(units=8)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,11 +12,12 @@ import numpy as np
 from tqdm import tqdm
 
 from seq2split.buckets import Admission, Buckets, pad_rows
-from seq2split.config import Config, SearchConfig
+from seq2split.config import Config
 from seq2split.corpus import Corpus, Vocabulary
 from seq2split.corpus.admission import admit
 from seq2split.runs.checkpoints import restore_model
-from seq2split.search.beam import BeamSearch, Hypothesis, check
+from seq2split.search import BeamSearch, Hypothesis, SearchOptions
+from seq2split.search.options import check_n_best
 from seq2split.split import Node, Sequences, SplitModel
 from seq2split.translation.architectures import is_built_in, make_layers
 from seq2split.translation.experiment_files import ExperimentFiles
@@ -48,6 +50,7 @@ class Translator:
         encoders: The encoder of each source side.
         decoder: The decoder, which reads all of them.
         model: The encoders and the decoder as parts of one model.
+        search_options: How the configuration says to search.
     """
 
     def __init__(
@@ -62,10 +65,9 @@ class Translator:
             threads=threads,
         )
         self.threads = threads
-        limit = buckets["target"].boundaries[-1]
-        self._search = BeamSearch(
-            self.model, [node.name for node in nodes], self.decoder, eos=vocabularies["target"].eos, limit=limit
-        )
+        self.search_options = SearchOptions(**asdict(config.search))
+        names, longest = [node.name for node in nodes], buckets["target"].boundaries[-1]
+        self._search = BeamSearch(self.model, names, self.decoder, eos=vocabularies["target"].eos, max_length=longest)
 
     @property
     def parts(self) -> dict[str, list]:
@@ -101,7 +103,7 @@ class Translator:
         *sources: Sequence[str],
         overlong: str = "error",
         progress: bool = False,
-        settings: SearchConfig | None = None,
+        search: SearchOptions | None = None,
     ) -> tuple[list[str], Admission]:
         """Translates sentences.
 
@@ -110,7 +112,7 @@ class Translator:
             overlong: What becomes of those with more pieces than the last source bucket: `error`, `truncate`, or
                 `skip`, which leaves their translation empty.
             progress: Whether to show a bar.
-            settings: How to search; by default as the configuration says.
+            search: How to search; by default as the configuration says.
 
         Returns:
             Their translations in order, and how many sentences were truncated and skipped.
@@ -120,7 +122,7 @@ class Translator:
             ValueError: There are not as many sources as the model has, or they differ in length; or as of
                 `BeamSearch`.
         """
-        found, admission = self.n_best(1, *sources, overlong=overlong, progress=progress, settings=settings)
+        found, admission = self.n_best(1, *sources, overlong=overlong, progress=progress, search=search)
         return [translations[0].text if translations else "" for translations in found], admission
 
     def n_best(
@@ -129,7 +131,7 @@ class Translator:
         *sources: Sequence[str],
         overlong: str = "error",
         progress: bool = False,
-        settings: SearchConfig | None = None,
+        search: SearchOptions | None = None,
     ) -> tuple[list[list[Translation]], Admission]:
         """Translates sentences in several ways.
 
@@ -139,7 +141,7 @@ class Translator:
             *sources: As of `translate`.
             overlong: As of `translate`; a sentence that is skipped has no translations.
             progress: As of `translate`.
-            settings: As of `translate`.
+            search: As in `translate`.
 
         Returns:
             The translations of each sentence with their scores, the best first; and as of `translate`.
@@ -148,8 +150,8 @@ class Translator:
             OverlongError: As of `translate`.
             ValueError: As of `translate`.
         """
-        settings = settings or self.config.search
-        check(settings, count)
+        search = search or self.search_options
+        check_n_best(count, search.beam)
         corpus = self._encode(sources)
         stay, admission = admit(corpus, self.buckets, overlong, "sentences to translate")
         order = np.argsort(-admission.lengths, kind="stable")
@@ -159,7 +161,7 @@ class Translator:
             ThreadPoolExecutor(self.threads) as pool,
             tqdm(total=len(order), desc="translating", unit="sentence", disable=not progress) as bar,
         ):
-            found = pool.map(lambda chunk: self._search(_padded(stay, chunk), settings, count), chunks)
+            found = pool.map(lambda chunk: self._search(_padded(stay, chunk), search, count), chunks)
             for chunk, each in zip(chunks, found, strict=True):
                 for at, hypotheses in zip(admission.kept[chunk], each, strict=True):
                     results[at] = hypotheses

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from seq2split.config import Config, SearchConfig
+from seq2split.config import Config
 from seq2split.corpus import Batches, Corpus
 from seq2split.corpus.admission import admit_corpus
 from seq2split.corpus.parallel_text import read_parallel
+from seq2split.search import SearchOptions
 from seq2split.split import SplitModel
 from seq2split.training.validation import LossValidation
 from seq2split.translation.evaluation import bleu_score
 from seq2split.translation.translator import Translator
 
 # Greedy, to be fast; and whatever [search] says, which may change in a run, so that its validations can be compared.
-_SEARCH = SearchConfig(beam=1)
+_SEARCH = SearchOptions(beam=1)
 
 
 class Validation:
@@ -42,14 +43,14 @@ class Validation:
         """Return the loss (the negative log-likelihood of a target piece in nats), perplexity and BLEU of greedy
         translations."""
         figures = self._loss(model)
-        translations, _ = self._translator.translate(*self._sources(), overlong=self._overlong, settings=_SEARCH)
+        translations, _ = self._translator.translate(*self._sources(), overlong=self._overlong, search=_SEARCH)
         bleu = bleu_score(translations, self._lines["target"])
         return {name: figures[name] for name in ("loss", "perplexity") if name in figures} | {"bleu": bleu}
 
     def samples(self, translator: Translator, count: int) -> str:
         """Return the first sentences of the corpus with a translator's translations, as text."""
         sources = [lines[:count] for lines in self._sources()]
-        translations, _ = translator.translate(*sources, overlong=self._overlong, settings=_SEARCH)
+        translations, _ = translator.translate(*sources, overlong=self._overlong, search=_SEARCH)
         *names, _ = self._lines
         shown = [*zip(names, sources, strict=True), ("reference", self._lines["target"]), ("translation", translations)]
         return "\n\n".join(

@@ -12,9 +12,9 @@ import tensorflow as tf
 
 import seq2split as s2s
 from seq2split.buckets import pad_rows
-from seq2split.config import SearchConfig
 from seq2split.models import RecurrentDecoder, RecurrentEncoder
-from seq2split.search.beam import BeamSearch, bounds, check
+from seq2split.search import BeamSearch, SearchOptions
+from seq2split.search.scoring import length_bounds
 from seq2split.split.sequences import Sequences
 
 SOURCES, BOS, EOS = 7, 2, 3
@@ -27,13 +27,14 @@ MODELS = [  # with seeds of weights by which some translations end, and many dif
 every_model = pytest.mark.parametrize("options", MODELS, ids=lambda options: "-".join(map(str, options.values())))
 PAIRS = [[a, b, EOS] for a in range(4, SOURCES) for b in range(SOURCES)]
 ROWS = [[4, 5, EOS], [EOS], [6, 4, 4, 5, EOS], [5, EOS], [4, 6, 5, EOS]]
-GREEDY = SearchConfig(beam=1, length_penalty=0.0)
 
 
 class Subject:
     """A model with random weights, and what is known of its translations without any search."""
 
-    def __init__(self, vocabulary=4, limit=4, cell="lstm", attention="luong", sources=1, layers=1, seed=8, bias=3.0):
+    def __init__(
+        self, vocabulary=4, max_length=4, cell="lstm", attention="luong", sources=1, layers=1, seed=8, bias=3.0
+    ):
         keras.utils.set_random_seed(11)
         self.encoders = [RecurrentEncoder(SOURCES, 3, 6, cell=cell, name=f"encoder{at}") for at in range(sources)]
         self.decoder = RecurrentDecoder(vocabulary, [6] * sources, BOS, 4, 6, layers, cell=cell, attention=attention)
@@ -42,13 +43,13 @@ class Subject:
             for variable in layer.trainable_variables:
                 variable.assign(rng.normal(size=variable.shape) * 1.8)
         self.decoder.output_bias.assign_add(bias * np.eye(vocabulary)[EOS])
-        self.fields, self.limit = [f"source{at}" for at in range(sources)], limit
+        self.fields, self.max_length = [f"source{at}" for at in range(sources)], max_length
         names, buckets = [encoder.name for encoder in self.encoders], s2s.Buckets([3, 6])
         pairs = zip(self.encoders, self.fields, strict=True)
         nodes = [s2s.Node(s2s.Part(encoder), [field], buckets) for encoder, field in pairs]
-        end = s2s.Node(s2s.Part(self.decoder), [*names, "target"], s2s.Buckets([limit]))
+        end = s2s.Node(s2s.Part(self.decoder), [*names, "target"], s2s.Buckets([max_length]))
         self.model = s2s.SplitModel([*nodes, end])
-        self.search = BeamSearch(self.model, names, self.decoder, eos=EOS, limit=limit)
+        self.search = BeamSearch(self.model, names, self.decoder, eos=EOS, max_length=max_length)
 
     def rows(self, row):
         """A source of each side: of the second one the first in reverse, and longer."""
@@ -59,7 +60,7 @@ class Subject:
         return {field: sequences(side) for field, side in sides}
 
     def find(self, rows, n_best=1, **settings):
-        return self.search(self.batch(rows), SearchConfig(**settings), n_best)
+        return self.search(self.batch(rows), SearchOptions(**settings), n_best)
 
     def encode(self, row):
         """What the encoders say of one sentence, without padding."""
@@ -73,10 +74,10 @@ class Subject:
 
     def coverage(self, row, target):
         """The sum of the logarithms of the attention that each source piece got while a target was predicted."""
-        memories, state = self.decoder.start(*self.encode(row))
-        attended = [0.0] * len(memories)
+        context, state = self.decoder.start(*self.encode(row))
+        attended = [0.0] * len(context)
         for piece in [BOS, *target[:-1]]:
-            _, state, weights = self.decoder.step_with_weights(memories, state, tf.constant([piece]))
+            _, state, weights = self.decoder.step_with_weights(context, state, tf.constant([piece]))
             attended = [sum(pair) for pair in zip(attended, weights, strict=True)]
         return sum(float(tf.reduce_sum(tf.math.log(tf.minimum(each, 1)))) for each in attended)
 
@@ -95,7 +96,7 @@ def pieces_of(found):
 
 def spied(monkeypatch, search, coverage=False):
     """The number of sentences of each step from here on."""
-    _, step = search._built(coverage)
+    step = search._graphs_for(coverage).step
     infer, seen = step.infer, []
     monkeypatch.setattr(step, "infer", lambda *inputs: seen.append(len(inputs[2])) or infer(*inputs))
     return seen
@@ -106,10 +107,10 @@ def spied(monkeypatch, search, coverage=False):
 
 def greedy(model, row):
     """The likeliest piece at each step, one sentence at a time, without padding."""
-    memories, state = model.decoder.start(*model.encode(row))
+    context, state = model.decoder.start(*model.encode(row))
     found, last = [], BOS
-    while len(found) < model.limit:
-        logits, state = model.decoder.step(memories, state, tf.constant([last]))
+    while len(found) < model.max_length:
+        logits, state = model.decoder.step(context, state, tf.constant([last]))
         last = int(tf.argmax(logits[0]))
         if last == EOS:
             break
@@ -119,7 +120,7 @@ def greedy(model, row):
 
 @every_model
 def test_a_beam_of_one_is_greedy_search(options):
-    model = subject(vocabulary=9, limit=6, **options)
+    model = subject(vocabulary=9, max_length=6, **options)
     rows = [*ROWS, *PAIRS[::2]]
     expected = [greedy(model, row) for row in rows]
     for length_penalty in (0.0, 1.0):  # it can't matter
@@ -132,12 +133,12 @@ def test_a_beam_of_one_is_greedy_search(options):
 
 def beam_search(model, row, beam, power):
     """One hypothesis at a time, each with its own state; it goes on until as many have ended as the beam is wide."""
-    memories, state = model.decoder.start(*model.encode(row))
+    context, state = model.decoder.start(*model.encode(row))
     live, finished = [(0.0, [], state)], []
-    for length in range(1, model.limit + 1):
+    for length in range(1, model.max_length + 1):
         following = []
         for total, pieces, state in live:
-            logits, after = model.decoder.step(memories, state, tf.constant([BOS, *pieces][-1:]))
+            logits, after = model.decoder.step(context, state, tf.constant([BOS, *pieces][-1:]))
             likelihoods = tf.nn.log_softmax(logits[0]).numpy()
             following += [(total + each, [*pieces, piece], after) for piece, each in enumerate(likelihoods)]
         following.sort(key=lambda each: -each[0])
@@ -152,7 +153,7 @@ def beam_search(model, row, beam, power):
 @pytest.mark.parametrize("options", [MODELS[0], MODELS[3], MODELS[6]], ids=str)
 @pytest.mark.parametrize(("beam", "power"), [(2, 0.0), (3, 2.0)])
 def test_a_narrow_beam_equals_a_search_by_hand(options, beam, power):
-    model = subject(vocabulary=9, limit=6, **options)
+    model = subject(vocabulary=9, max_length=6, **options)
     rows = [*ROWS, *PAIRS[::2]]
     expected = [beam_search(model, row, beam, power) for row in rows]
     settings = {"beam": beam, "length_penalty": power}
@@ -164,7 +165,7 @@ def every_translation(model, row, settings):
     """All that end within the bounds, the best first: score, log-probability and pieces."""
     vocabulary = model.decoder.output_bias.shape[0]
     others = [piece for piece in range(vocabulary) if piece != EOS]
-    (least,), (most,) = bounds(np.array([max(map(len, model.rows(row)))]), model.limit, settings)
+    (least,), (most,) = length_bounds(np.array([max(map(len, model.rows(row)))]), model.max_length, settings)
     found = []
     for length in range(least, most + 1):
         for pieces in itertools.product(others, repeat=length - 1):
@@ -192,8 +193,8 @@ def every_translation(model, row, settings):
 )
 def test_a_wide_beam_finds_the_best_of_all(options, settings):
     """Beyond as many hypotheses as there are, beam search is exhaustive search."""
-    settings = SearchConfig(beam=256, **settings)
-    model, rows = subject(limit=3 if settings.coverage else 4, **options), ROWS[:3]
+    settings = SearchOptions(beam=256, **settings)
+    model, rows = subject(max_length=3 if settings.coverage else 4, **options), ROWS[:3]
     batch = model.batch(rows)
     for row, best, hypotheses in zip(
         rows, model.search(batch, settings), model.search(batch, settings, 6), strict=True
@@ -219,11 +220,11 @@ def test_settings_change_the_result():
 
 @every_model
 def test_scores_are_log_probabilities_of_the_training_graph(options):
-    model = subject(vocabulary=9, limit=6, **options)
+    model = subject(vocabulary=9, max_length=6, **options)
     for row, hypotheses in zip(ROWS, model.find(ROWS, 3, beam=4, length_penalty=0.0), strict=True):
         for each in hypotheses:
             pieces = each.pieces.tolist()
-            ended = len(pieces) < model.limit
+            ended = len(pieces) < model.max_length
             assert each.log_probability == pytest.approx(
                 model.log_probability(row, [*pieces, EOS] if ended else pieces), abs=1e-5
             )
@@ -232,7 +233,7 @@ def test_scores_are_log_probabilities_of_the_training_graph(options):
 
 def test_n_best_are_sorted_and_distinct():
     """As many as are wanted, or as ended."""
-    model, counts = subject(vocabulary=9, limit=6), set()
+    model, counts = subject(vocabulary=9, max_length=6), set()
     for n_best in (1, 3, 6):
         for hypotheses in model.find(ROWS, n_best, beam=9):
             counts.add((n_best, len(hypotheses)))
@@ -245,7 +246,7 @@ def test_n_best_are_sorted_and_distinct():
 
 
 def test_fewer_wanted_are_the_first_of_more():
-    model = subject(vocabulary=9, limit=6)
+    model = subject(vocabulary=9, max_length=6)
     more = pieces_of(model.find(ROWS, 5, beam=5))
     assert pieces_of(model.find(ROWS, 2, beam=5)) == [each[:2] for each in more]
 
@@ -253,40 +254,22 @@ def test_fewer_wanted_are_the_first_of_more():
 # Lengths
 
 
-@pytest.mark.parametrize(
-    ("lengths", "limit", "ratios", "expected"),
-    [
-        ([1, 4, 10], 20, (0, 0), ([1, 1, 1], [20, 20, 20])),
-        ([1, 4, 10], 20, (0.5, 1.5), ([1, 2, 5], [1, 6, 15])),
-        ([1, 4, 10], 8, (1, 1), ([1, 4, 8], [1, 4, 8])),
-        ([3], 8, (0.4, 0.5), ([1], [1])),
-        ([3], 8, (0.1, 0.1), ([1], [1])),
-        ([3], 8, (3, 0), ([8], [8])),
-        ([50], 200, (1.1, 2.3), ([55], [115])),  # 55.00000000000001 and 114.99999999999999 in floats
-    ],
-)
-def test_bounds(lengths, limit, ratios, expected):
-    settings = SearchConfig(min_length_ratio=ratios[0], max_length_ratio=ratios[1])
-    found = bounds(np.array(lengths), limit, settings)
-    assert [each.tolist() for each in found] == list(expected)
-
-
 @pytest.mark.parametrize("ratios", [(0.0, 0.5), (1.0, 1.0), (0.9, 0.0), (0.5, 1.3)])
 @pytest.mark.parametrize("beam", [1, 4])
 def test_ratios_are_respected(beam, ratios):
     least, most = ratios
-    model = subject(vocabulary=9, limit=6)
+    model = subject(vocabulary=9, max_length=6)
     for row, hypotheses in zip(
         ROWS, model.find(ROWS, beam, beam=beam, min_length_ratio=least, max_length_ratio=most), strict=True
     ):
         for each in hypotheses:
-            assert len(each.pieces) + 1 >= min(least * len(row), model.limit)
-            assert len(each.pieces) <= max(1, most * len(row) if most else model.limit)
+            assert len(each.pieces) + 1 >= min(least * len(row), model.max_length)
+            assert len(each.pieces) <= max(1, most * len(row) if most else model.max_length)
 
 
 def test_hypotheses_are_cut_off_where_none_ends():
     """They are as long as allowed, and their scores count no end."""
-    model = subject(vocabulary=9, limit=3, bias=-100.0)
+    model = subject(vocabulary=9, max_length=3, bias=-100.0)
     for row, hypotheses in zip(ROWS, model.find(ROWS, 4, beam=4, length_penalty=1.0), strict=True):
         scores = [each.score for each in hypotheses]
         assert scores == sorted(scores, reverse=True)
@@ -317,7 +300,7 @@ def test_empty_translations():
 
 def test_other_sentences_change_nothing():
     """Nor does the order; though sentences leave the batch as they are done."""
-    model = subject(vocabulary=9, limit=6)
+    model = subject(vocabulary=9, max_length=6)
     rows = [*ROWS, *PAIRS]
     alone = [model.find([row], 2, beam=4)[0] for row in rows]
     order = np.random.default_rng(1).permutation(len(rows))
@@ -329,7 +312,7 @@ def test_other_sentences_change_nothing():
 
 
 def test_sentences_leave_the_batch(monkeypatch):
-    model = subject(vocabulary=9, limit=6)
+    model = subject(vocabulary=9, max_length=6)
     seen = spied(monkeypatch, model.search)
     model.find(PAIRS, beam=2)
     assert seen[0] == len(PAIRS)
@@ -340,7 +323,7 @@ def test_sentences_leave_the_batch(monkeypatch):
 
 def test_stops_when_nothing_can_be_better(monkeypatch):
     """One end is so likely that no search for longer ones is needed; with more wanted, there is."""
-    model = subject(limit=4, bias=100.0)
+    model = subject(max_length=4, bias=100.0)
     seen = spied(monkeypatch, model.search)
     model.find(ROWS, 1, beam=3)
     assert len(seen) == 1
@@ -359,56 +342,21 @@ def test_goes_on_while_something_better_can_come():
 
         bos, start = BOS, model.decoder.start
 
-        def step(self, memories, state, pieces):
+        def step(self, context, state, pieces):
             return tf.gather(np.log(probabilities), pieces), state
 
-    search = BeamSearch(model.model, ["encoder0"], Chain(), eos=EOS, limit=4)
+    search = BeamSearch(model.model, ["encoder0"], Chain(), eos=EOS, max_length=4)
     for power, expected in ((0.0, []), (3.0, [0, 1])):
-        found = search(model.batch(ROWS), SearchConfig(beam=3, length_penalty=power))
+        found = search(model.batch(ROWS), SearchOptions(beam=3, length_penalty=power))
         assert pieces_of(found) == [[expected]] * len(ROWS)
 
 
 def test_one_trace_for_all():
     """Whatever the rows, the lengths, the beam and the number of hypotheses; another with coverage."""
-    model = Subject(limit=3)
+    model = Subject(max_length=3)
     for rows, beam in ((ROWS, 2), (ROWS[:1], 7), (ROWS * 4, 1)):
         model.find(rows, beam, beam=beam)
     assert model.search.traces == 2
     model.find(ROWS, coverage=0.1)
     model.find(ROWS[:2], coverage=0.2, beam=3)
     assert model.search.traces == 4
-
-
-# Mistakes
-
-
-@pytest.mark.parametrize(
-    ("settings", "n_best", "message"),
-    [
-        ({"beam": 0}, 1, "a beam of 0 follows nothing; expected at least 1"),
-        ({"beam": 3}, 4, "4 translations .* of a beam of 3.*ask for fewer, or widen the beam"),
-        ({}, 0, "0 translations"),
-        ({"length_penalty": -0.1}, 1, "length_penalty is -0.1; expected a number, at least 0"),
-        ({"coverage": float("nan")}, 1, "coverage is nan"),
-        ({"max_length_ratio": float("inf")}, 1, "max_length_ratio is inf"),
-        ({"min_length_ratio": 2.0, "max_length_ratio": 1.5}, 1, "2.0, above a max_length_ratio of 1.5; lower the one"),
-    ],
-)
-def test_wrong_settings(settings, n_best, message):
-    settings = SearchConfig(**settings)
-    with pytest.raises(ValueError, match=message):
-        check(settings, n_best)
-    with pytest.raises(ValueError, match=message):
-        subject().search(subject().batch(ROWS), settings, n_best)
-
-
-def test_coverage_of_a_decoder_without_weights():
-    model = subject()
-
-    class Bare:
-        bos, start, step = BOS, model.decoder.start, model.decoder.step
-
-    search = BeamSearch(model.model, ["encoder0"], Bare(), eos=EOS, limit=4)
-    assert pieces_of(search(model.batch(ROWS))) == pieces_of(model.find(ROWS))
-    with pytest.raises(ValueError, match="coverage needs attention weights, but Bare has no step_with_weights"):
-        search(model.batch(ROWS), SearchConfig(coverage=0.1))

@@ -8,8 +8,9 @@ import tensorflow as tf
 from corpora import configure, write_experiment
 
 from seq2split.buckets import pad_rows
-from seq2split.config import ConfigError, SearchConfig
+from seq2split.config import ConfigError
 from seq2split.models import RecurrentDecoder, RecurrentEncoder, TransformerDecoder, TransformerEncoder
+from seq2split.search import SearchOptions
 from seq2split.split.sequences import Sequences
 from seq2split.training.trainer import Trainer
 from seq2split.translation.translator import Translator
@@ -90,7 +91,7 @@ def test_a_search_scores_as_the_training_graph(experiment, tmp_path, architectur
     compared = 0
     for coverage in (0.0, 0.2):
         for row, best in zip(
-            source, translator._search(batch, SearchConfig(beam=6, coverage=coverage), 6), strict=True
+            source, translator._search(batch, SearchOptions(beam=6, coverage=coverage), 6), strict=True
         ):
             for found in best:
                 if len(found.pieces) < translator.buckets["target"].boundaries[-1]:  # the limit cut off no other

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -11,16 +11,15 @@ import tensorflow as tf
 from corpora import WORDS, configure, write_experiment
 
 from seq2split.buckets import OverlongError, pad_rows
-from seq2split.config import SearchConfig
 from seq2split.runs.directory import RunDirectory, cut
-from seq2split.search.beam import BeamSearch
+from seq2split.search import BeamSearch, SearchOptions
 from seq2split.split.sequences import Sequences
 from seq2split.training.trainer import Trainer, prepare
 from seq2split.translation.evaluation import score
 from seq2split.translation.translator import Translator
 
 SEED, SCALE = 8, 0.9  # of weights with which some translations end, and hardly two are equal
-GREEDY = SearchConfig(beam=1)
+GREEDY = SearchOptions(beam=1)
 LINES = ["a b c", "h", "", "d c b a", "g", "e f", "a b", "h g f e"]
 
 
@@ -87,7 +86,7 @@ def search_by_hand(translator, line, limit):
 
 def search_for(translator, limit):
     eos = translator.vocabularies["target"].eos
-    search = BeamSearch(translator.model, ["encoder"], translator.decoder, eos=eos, limit=limit)
+    search = BeamSearch(translator.model, ["encoder"], translator.decoder, eos=eos, max_length=limit)
     return lambda batch: [each.pieces for (each,) in search(batch, GREEDY)]
 
 
@@ -124,10 +123,10 @@ def test_stops_when_all_rows_have_ended(translator, monkeypatch):
     ending = [line for line, row in zip(LINES, rows, strict=True) if len(row) < 8]
     assert ending
     translator.translate(LINES)
-    _, step = translator._search._graphs[False]
+    step = translator._search._graphs[False].step
     calls, infer = [], step.infer
     monkeypatch.setattr(step, "infer", lambda *inputs: calls.append(1) or infer(*inputs))
-    translator.translate(ending, settings=GREEDY)
+    translator.translate(ending, search=GREEDY)
     assert len(calls) == 1 + max(len(row) for row in rows if len(row) < 8)
 
 
@@ -148,7 +147,7 @@ def test_order_and_independence(translator):
 
 def test_translations_are_the_decoded_search(translator):
     rows = [search_by_hand(translator, line, 9) for line in LINES]
-    found, _ = translator.translate(LINES, settings=GREEDY)
+    found, _ = translator.translate(LINES, search=GREEDY)
     assert found == translator.vocabularies["target"].decode(rows)
 
 
@@ -159,9 +158,9 @@ def test_n_best(translator):
     assert {len(each) for each in found} <= {1, 2, 3}
     assert sum(len(each) == 3 for each in found) > 1
     assert all([*each] == sorted(each, key=lambda one: -one.score) for each in found)
-    again, _ = translator.n_best(3, LINES, settings=translator.config.search)
+    again, _ = translator.n_best(3, LINES, search=translator.search_options)
     assert again == found
-    assert translator.n_best(3, LINES, settings=replace(translator.config.search, length_penalty=0.0))[0] != found
+    assert translator.n_best(3, LINES, search=replace(translator.search_options, length_penalty=0.0))[0] != found
 
 
 def test_n_best_of_what_is_skipped(translator):
@@ -170,11 +169,16 @@ def test_n_best_of_what_is_skipped(translator):
     assert [bool(each) for each in found] == [True, False, True]
 
 
-def test_wrong_settings_are_found_before_the_search(translator):
-    with pytest.raises(ValueError, match="a beam of 0"):
-        translator.translate([], settings=SearchConfig(beam=0))
-    with pytest.raises(ValueError, match="6 translations of a sentence were asked for, of a beam of 5"):
-        translator.n_best(6, LINES)
+def test_searches_as_the_configuration_says(translator, experiment):
+    search = SearchOptions(beam=3, length_penalty=0.5, coverage=0.2, min_length_ratio=0.1, max_length_ratio=1.5)
+    config = configure(experiment, **{f"search__{key}": value for key, value in asdict(search).items()})
+    assert Translator(config, translator.vocabularies, translator.buckets).search_options == search
+    assert translator.search_options == SearchOptions()
+
+
+def test_too_many_are_found_before_the_search(translator):
+    with pytest.raises(ValueError, match="6 hypotheses of a sentence were asked for, of a beam of 5"):
+        translator.n_best(6, [])
 
 
 def test_encoder_runs_once_for_each_sentence(translator, monkeypatch):
@@ -214,8 +218,8 @@ def test_threads_translate_the_same(translator):
     for name, layer in translator.layers.items():
         for one, other in zip(threaded.layers[name].variables, layer.variables, strict=True):
             one.assign(other)
-    settings = SearchConfig(beam=3)
-    found, expected = (each.n_best(2, lines, settings=settings)[0] for each in (threaded, translator))
+    search = SearchOptions(beam=3)
+    found, expected = (each.n_best(2, lines, search=search)[0] for each in (threaded, translator))
     assert [[each.text for each in best] for best in found] == [[each.text for each in best] for best in expected]
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose([each.score for each in one], [each.score for each in other], rtol=1e-5)

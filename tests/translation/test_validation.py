@@ -7,7 +7,6 @@ import pytest
 import sacrebleu
 from corpora import configure, write_experiment
 
-from seq2split.config import SearchConfig
 from seq2split.training.trainer import Trainer
 
 
@@ -26,12 +25,12 @@ def test_figures(trainer, monkeypatch):
     asked = []
 
     def translate(*sources, **options):
-        asked.append((sources, options["settings"]))
+        asked.append((sources, options["search"]))
         return translations, None
 
     monkeypatch.setattr(translator, "translate", translate)
     found = validation.run()
-    assert asked == [((validation._lines["source"],), SearchConfig(beam=1))]
+    assert asked == [((validation._lines["source"],), SearchOptions(beam=1))]
     assert found.bleu == pytest.approx(sacrebleu.corpus_bleu(translations, [references]).score)
     assert 0 < found.bleu < 100
     assert len({len(rows) for rows in validation._plan.epoch(0)}) > 1
