@@ -8,11 +8,27 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from split_dags import DAGS, TRIPLES, chain_of_fields, counted, dag_batch, reader, tower
-from split_models import ALL_PAIRS, assert_close, dense, grid, make_batch, take
+from split_models import (
+    ALL_PAIRS,
+    FEATURES,
+    MIXED,
+    POSITIONS,
+    Joint,
+    Reader,
+    Tower,
+    assert_close,
+    dense,
+    figures,
+    grid,
+    make_batch,
+    randomize,
+    take,
+)
 
 import seq2split as s2s
 from seq2split.split import routing
 from seq2split.split.batch_step import BatchStep
+from seq2split.split.gradients import add_up
 from seq2split.split.grouping import FlexibleGrouping
 from seq2split.split.part_graphs import PartGraphs
 from seq2split.split.threads import Workers
@@ -44,6 +60,76 @@ def test_a_part_without_a_field_runs_in_the_groups_of_the_first_that_it_reads():
     groups = make_step(nodes, dag_batch()).groups
     assert groups["bridge"] is groups["second"]
     assert len(groups["first"]) == 2
+
+
+def make_weighted(weight):
+    """Return a model whose loss is divided by a weight, and the unsplit model."""
+    encoder, decoder = Tower(name="encoder"), Reader(2 * FEATURES, name="decoder")
+    randomize(encoder.trainable_variables + decoder.trainable_variables)
+    first = s2s.Node(encoder, "source", s2s.Buckets([1, 2, 3]))
+    last = s2s.Node(decoder, [first, "target"], s2s.Buckets([1, 3]), loss=True, weight=weight)
+    variables = {layer.name: layer.trainable_variables for layer in (encoder, decoder)}
+    joint = Joint(lambda source, target: decoder(encoder(source), target), variables)
+    return s2s.SplitModel([first, last]), joint
+
+
+WEIGHTS = {
+    "by default": (None, POSITIONS),
+    "rows": ("rows", len(MIXED)),
+    "a function": (lambda batch: 1.5 * batch["source"].lengths.sum() + len(batch["target"].values), 1.5 * 11 + 7),
+}
+
+
+@pytest.mark.parametrize("case", WEIGHTS)
+def test_the_loss_is_divided_by_its_weight(case):
+    """A mixed batch over several groups, in training and in inference."""
+    weight, divisor = WEIGHTS[case]
+    model, joint = make_weighted(weight)
+    expected = joint(make_batch().values(), divisor)
+    found = model.loss_and_gradients(make_batch())
+    assert_close(found, expected)
+    assert len(model.graphs) == 5
+    evaluated = model.losses(make_batch())
+    np.testing.assert_allclose(figures(evaluated), expected[0], rtol=1e-12)
+    assert found.weights == evaluated.weights == model.weights(make_batch()) == {"decoder": divisor}
+
+
+def test_a_loss_without_a_field_is_divided_by_its_weight():
+    """A loss over rows, such as that of a classifier, in the groups of the encoder."""
+    encoder = Tower(name="encoder")
+    randomize(encoder.trainable_variables)
+
+    def spread(encoded):  # empty rows are filler as well
+        return tf.reduce_sum(encoded["mean"] ** 2)
+
+    first = s2s.Node(encoder, "source", s2s.Buckets([1, 3]))
+    model = s2s.SplitModel([first, s2s.Node(spread, first, loss=True, weight="rows")], row_multiple=4)
+    joint = Joint(lambda source: spread(encoder(source)), {"encoder": encoder.trainable_variables, "spread": []})
+    batch = {"source": make_batch()["source"]}
+    assert_close(model.loss_and_gradients(batch), joint(batch.values(), len(MIXED)))
+
+
+def test_weights_may_be_given():
+    """Two halves of a batch with the weights of both add up to the whole."""
+    model, _ = make_weighted(None)
+    halves = [take(make_batch(), rows) for rows in (range(3), range(3, 7))]
+    weights = {"decoder": sum(model.weights(half)["decoder"] for half in halves)}
+    assert weights == model.weights(make_batch()) == {"decoder": POSITIONS}
+    found = [model.loss_and_gradients(half, weights=weights) for half in halves]
+    assert all(each.weights == weights for each in found)
+    gradients = {
+        part: [add_up(each) for each in zip(*(half.gradients[part] for half in found), strict=True)]
+        for part in model.parts
+    }
+    losses = np.sum([figures(each) for each in found], axis=0)
+    assert_close((losses, gradients), model.loss_and_gradients(make_batch()))
+
+
+@pytest.mark.parametrize("given", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_weight_is_positive(given):
+    model, _ = make_weighted(lambda batch: given)
+    with pytest.raises(ValueError, match=rf"'decoder': the function.*weight=.*returned {given} for a batch of 7 rows"):
+        model.loss_and_gradients(make_batch())
 
 
 @pytest.mark.parametrize("pairs", [ALL_PAIRS, [(1, 5), (1, 2), (1, 1)], [(3, 3)]])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from split_dags import DAGS, TRIPLES, chain_of_fields, dag_batch, encoder_bridge_decoder, reader, tower
+from split_dags import DAGS, TRIPLES, Embedder, chain_of_fields, dag_batch, encoder_bridge_decoder, reader, tower
 from split_models import (
     ALL_PAIRS,
     FEATURES,
@@ -275,6 +276,74 @@ def test_one_encoder_feeds_two_decoders(multiple):
     assert found.weights == dag.weights(batch) == {"reader": counts[2], "second_reader": counts[1]}
     assert len(dag.graphs) == 2 + 2 + 3
     np.testing.assert_allclose(figures(dag.losses(batch)), [total, *means], rtol=1e-12)
+
+
+# What a model tells of itself
+
+
+def test_parts_tell_how_they_are_wired():
+    parts = s2s.SplitModel(chain_of_fields().nodes).parts
+    assert {name: part.reads for name, part in parts.items()} == {
+        "first": ("one",),
+        "second": ("first", "two"),
+        "reader": ("second", "first", "target"),
+    }
+    assert [name for name, part in parts.items() if part.loss] == ["reader"]
+    assert parts["second"].buckets.boundaries == (1, 3, 5)
+
+
+def chain_of_fields_model():
+    return s2s.SplitModel(chain_of_fields().nodes)
+
+
+class Encode(keras.Layer):
+    """An encoder whose layer is built when it is first called."""
+
+    def __init__(self):
+        super().__init__()
+        self.project = keras.layers.Dense(3)
+
+    def call(self, source):
+        return self.project(tf.one_hot(source.values, 5))
+
+
+class Decode(keras.Layer):
+    """A decoder likewise."""
+
+    def __init__(self):
+        super().__init__()
+        self.score = keras.layers.Dense(1)
+
+    def call(self, encoded, target):
+        return tf.reduce_sum(self.score(tf.reduce_sum(encoded, 1)))
+
+
+def test_variables_of_layers_that_nobody_has_called_are_made():
+    """In the shortest bucket of each part; who asks again traces nothing."""
+    encoder, decoder = Encode(), Decode()
+    first = s2s.Node(encoder, "source", s2s.Buckets([3, 5]))
+    model = s2s.SplitModel([first, s2s.Node(decoder, [first, "target"], s2s.Buckets([2, 4]), loss=True)])
+    assert (model.traces, encoder.trainable_variables, decoder.trainable_variables) == (0, [], [])
+    variables = model.trainable_variables
+    assert len(variables) == 4
+    wanted = encoder.trainable_variables + decoder.trainable_variables
+    assert all(one is other for one, other in zip(variables, wanted, strict=True))
+    assert model.graphs.keys() == {("encode", 3), ("decode", 2)}
+    before = model.traces
+    model.create_variables()
+    assert len(model.trainable_variables) == 4
+    assert model.traces == before
+
+
+def test_trainable_variables_are_each_there_once():
+    """Those that are shared, and those that aren't trainable."""
+    tied, kernel = Embedder(), tf.Variable(1.0, trainable=False)
+    middle = s2s.Part(lambda encoded: encoded, variables=[tied.table, kernel], name="middle")
+    first = s2s.Node(s2s.Part(tied.encode, variables=[tied.table]), "source", s2s.Buckets([3]))
+    last = s2s.Part(tied.decode, variables=[tied.table])
+    nodes = [first, s2s.Node(middle, first), s2s.Node(last, ["middle", "target"], s2s.Buckets([3]), loss=True)]
+    (found,) = s2s.SplitModel(nodes).trainable_variables
+    assert found is tied.table
 
 
 # Errors
