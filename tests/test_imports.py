@@ -243,7 +243,7 @@ PLANTED = {
         imports_for_types_alone,
         "a.one -> b.two",
         {
-            "a/one.py": "import typing\nif typing.TYPE_CHECKING:\n    import numpy\n    from seq2split.b.two import Two",
+            "a/one.py": "import typing\nif typing.TYPE_CHECKING:\n    from seq2split.b.two import Two",
             "b/two.py": "",
         },
     ),
