@@ -1,4 +1,4 @@
-"""What XLA costs and gives: split part graphs at several memory boundaries, joint programs of bucket pairs, and no XLA.
+"""What XLA costs and gives: split part graphs at several context lengths, joint programs of bucket pairs, and no XLA.
 
     python experiments/compilation.py --quick
     python experiments/compilation.py --pairs 36
@@ -40,7 +40,7 @@ from seq2split.split.gradients import add_up
 from seq2split.split.sequences import Sequences
 
 BOS = 2
-MEMORIES = (1, 2, 3)
+CONTEXT_BUCKETS = (1, 2, 3)
 JOINT = "joint pairs, XLA"
 Pair = tuple[int, int]
 
@@ -107,8 +107,9 @@ def main() -> None:
     setting = QUICK if options.quick else Setting()
     setting = setting._replace(pairs=options.pairs) if options.pairs else setting
     subjects = {"split, no XLA": split(setting, None), JOINT: joint(setting)}
-    memories = [count for count in MEMORIES if count <= len(setting.lengths)]
-    subjects |= {f"split, XLA, context_buckets={count}": split(setting, count) for count in memories}
+    counts = [count for count in CONTEXT_BUCKETS if count <= len(setting.lengths)]
+    subjects |= {f"split, XLA, context_buckets={count}": split(setting, count) for count in counts}
+
     one_pair = measure(subjects, [batch_of(setting, [pair] * setting.rows) for pair in setting.sample], options.rounds)
     every = {name: each for name, each in subjects.items() if name != JOINT or is_whole(setting)}
     mixed = measure(every, [mixed_batch(setting, seed) for seed in range(4)], options.rounds)
@@ -145,17 +146,13 @@ def layers(setting: Setting) -> tuple[RecurrentEncoder, RecurrentDecoder]:
 
 
 def split(setting: Setting, context_buckets: int | None) -> Costs:
-    """Our model; without XLA where there is no number of memory boundaries."""
+    """Return our model; without XLA where there is no number of context buckets."""
     encoder, decoder = layers(setting)
     buckets = s2s.Buckets(setting.lengths)
     compiled = {"jit_compile": True, "rows": setting.rows, "context_buckets": context_buckets}
-    model = s2s.SplitModel(
-        [
-            s2s.Node(s2s.Part(encoder), ["source"], buckets),
-            s2s.Node(s2s.Part(decoder), ["encoder", "target"], buckets),
-        ],
-        **(compiled if context_buckets else {"row_multiple": 8}),
-    )
+    first = s2s.Node(encoder, "source", buckets)
+    last = s2s.Node(decoder, [first, "target"], buckets, loss=True)
+    model = s2s.SplitModel([first, last], **(compiled if context_buckets else {"row_multiple": 8}))
     tracing = processor_seconds(lambda: model.build(progress=False))
     compiling = processor_seconds(lambda: model.loss_and_gradients(batch_of(setting, setting.all_pairs)))
     return Costs(len(model.graphs), model.compilations, tracing, compiling, model.loss_and_gradients)

@@ -11,7 +11,7 @@ import tensorflow as tf
 from efficiency.layouts import ROW_MULTIPLE
 from efficiency.workloads import SIDES
 from seq2split.buckets import batch_rows, pad_rows
-from seq2split.corpus.batches import ParallelCorpus
+from seq2split.corpus.corpus import Corpus
 from seq2split.split.sequences import Sequences
 
 Batch = dict[str, Sequences]
@@ -19,9 +19,9 @@ Shard = tuple[np.ndarray, int, int]
 """Row numbers of a batch, and the source and the target length that they are padded to."""
 
 
-def batch_of(corpus: ParallelCorpus, rows: Sequence[int]) -> Batch:
+def batch_of(corpus: Corpus, rows: Sequence[int]) -> Batch:
     """The pieces of some rows, padded to the longest of them."""
-    fields = {side: [each[row] for row in rows] for side, each in corpus.sides.items()}
+    fields = {side: [each[row] for row in rows] for side, each in corpus.fields.items()}
     lengths = {side: np.array([len(row) for row in field], np.int32) for side, field in fields.items()}
     return {side: Sequences(pad_rows(field, int(lengths[side].max())), lengths[side]) for side, field in fields.items()}
 

@@ -10,7 +10,8 @@ import numpy as np
 from efficiency import workloads
 from efficiency.workloads import SIDES
 from seq2split.buckets import Buckets, batch_rows
-from seq2split.corpus.batches import BatchPlan, ParallelCorpus
+from seq2split.corpus.batch_plan import BatchPlan
+from seq2split.corpus.corpus import Corpus
 
 ROW_MULTIPLE = 8
 
@@ -29,9 +30,9 @@ class Layout:
     target: np.ndarray
     batches: list[np.ndarray]
 
-    def padding(self, corpus: ParallelCorpus) -> float:
+    def padding(self, corpus: Corpus) -> float:
         """The share of the padded positions of an epoch that hold no piece."""
-        real = sum(int(corpus.lengths(side).sum()) for side in SIDES)
+        real = sum(int(corpus.lengths[side].sum()) for side in SIDES)
         return 1.0 - real / int(self.source.sum() + self.target.sum())
 
     def sample(self, count: int) -> tuple[list[np.ndarray], list[float]]:
@@ -82,7 +83,7 @@ def lay_out(name: str, workload: str, count: int, tokens: int) -> Layout:
 
 def diagonal_pairs(workload: str, count: int) -> list[tuple[int, int]]:
     """Buckets that bound both sides at once, each as long on either side as its longest sentence there."""
-    source, target = (workloads.load(workload).lengths(side) for side in SIDES)
+    source, target = (workloads.load(workload).lengths[side] for side in SIDES)
     member = _diagonal_members(source, target, count)
     return [(int(source[member == at].max()), int(target[member == at].max())) for at in range(member.max() + 1)]
 
@@ -95,29 +96,29 @@ def _diagonal_members(source: np.ndarray, target: np.ndarray, count: int) -> np.
 def _bucketed(mode: str) -> Callable[[str, int, int], Layout]:
     def cut(workload: str, count: int, tokens: int) -> Layout:
         corpus, buckets = workloads.load(workload), workloads.fit(workload, count)
-        plan = BatchPlan(corpus, buckets, mode=mode, tokens=tokens, row_multiple=ROW_MULTIPLE)
-        return Layout(*(buckets[side].padded(corpus.lengths(side)) for side in SIDES), plan.epoch(0))
+        plan = BatchPlan(corpus.lengths, buckets, mode=mode, tokens=tokens, row_multiple=ROW_MULTIPLE)
+        return Layout(*(buckets[side].padded(corpus.lengths[side]) for side in SIDES), plan.epoch(0))
 
     return cut
 
 
 def _diagonal(workload: str, count: int, tokens: int) -> Layout:
     corpus = workloads.load(workload)
-    member = _diagonal_members(*(corpus.lengths(side) for side in SIDES), count)
+    member = _diagonal_members(*(corpus.lengths[side] for side in SIDES), count)
     source, target = np.array(diagonal_pairs(workload, count)).T
     return _cut(source[member], target[member], member, tokens)
 
 
 def _padded(workload: str, count: int, tokens: int) -> Layout:
     corpus = workloads.load(workload)
-    source, target = (np.full(len(corpus), corpus.lengths(side).max()) for side in SIDES)
+    source, target = (np.full(len(corpus), corpus.lengths[side].max()) for side in SIDES)
     return _cut(source, target, np.zeros(len(corpus), int), tokens)
 
 
 def _sorted(workload: str, count: int, tokens: int) -> Layout:
     """Neighbours by (target, source) length, each batch padded to its own longest."""
     corpus = workloads.load(workload)
-    lengths = {side: corpus.lengths(side) for side in SIDES}
+    lengths = {side: corpus.lengths[side] for side in SIDES}
     order, batches, start = np.lexsort((lengths["source"], lengths["target"])), [], 0
     source, target = (np.empty(len(corpus), int) for _ in SIDES)
     while start < len(order):

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from efficiency.apart import CacheAll, Tape
-from efficiency.batches import Batch, full_batch, padded
+from efficiency.batches import Batch, full_batch, one_row, padded
 from efficiency.making import make
 from efficiency.setting import Setting
 from efficiency.subjects import Split, Subject
@@ -71,8 +71,9 @@ def bytes_of(kept: Iterable[tf.Tensor], known: Iterable[tf.Tensor]) -> int:
 
 
 def _split_bytes(subject: Split, source: int, target: int, *fields: Any) -> dict[str, int]:
-    encoded, residuals = subject.split.graph("encoder", source).forward(fields[0])
-    losses, decoder_residuals = subject.split.graph("decoder", target).forward(encoded, fields[1])
+    subject.loss_and_gradients(one_row(source, target))  # builds them
+    encoded, residuals = subject.split.graphs["encoder", source].forward(fields[0])
+    losses, decoder_residuals = subject.split.graphs["decoder", target].forward(encoded, fields[1])
     shown = _shown(subject, fields, encoded)
     return {
         "encoder": bytes_of(residuals.held, shown),

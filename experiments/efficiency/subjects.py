@@ -11,17 +11,19 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
 
+import keras
 import tensorflow as tf
-from seq2split.training.optimizers import Updater
 
 import seq2split as s2s
 from efficiency.batches import Batch, deal, one_row, padded
 from efficiency.layouts import ROW_MULTIPLE
 from efficiency.looped import loop
 from efficiency.setting import Lengths, Pair, Setting
-from seq2split.config import OptimizerConfig
 from seq2split.split.gradients import add_up
 from seq2split.split.sequences import Sequences
+from seq2split.split.threads import Workers
+from seq2split.training.rules import make_rules
+from seq2split.training.updater import Updater
 
 LEARNING_RATE = 1e-4
 Gradients = dict[str, list]
@@ -64,9 +66,8 @@ class Model:
     def update(self, gradients: Gradients) -> None:
         """One step of the optimizer."""
         if self._updater is None:
-            config = OptimizerConfig(learning_rate=LEARNING_RATE, schedule="constant", warmup_steps=0)
-            threads = self._setting.threads
-            self._updater = Updater(self.variables, config, clip_norm=0.0, total_steps=1, threads=threads)
+            rules = make_rules(keras.optimizers.Adam(LEARNING_RATE), None, list(self.variables))
+            self._updater = Updater(self.variables, rules, clip_norm=0.0, workers=Workers(self._setting.threads))
         self._updater(gradients, 1)
 
 
@@ -114,19 +115,14 @@ class Split(Subject):
 
     def __init__(self, setting: Setting, model: Model | None = None):
         super().__init__(setting, model)
-        self.split = s2s.SplitModel(
-            [
-                s2s.Node(s2s.Part(self.layers["encoder"]), ["source"], setting.buckets["source"]),
-                s2s.Node(s2s.Part(self.layers["decoder"]), ["encoder", "target"], setting.buckets["target"]),
-            ],
-            row_multiple=ROW_MULTIPLE,
-            threads=setting.threads,
-        )
+        encoder = s2s.Node(self.layers["encoder"], "source", setting.buckets["source"])
+        decoder = s2s.Node(self.layers["decoder"], [encoder, "target"], setting.buckets["target"], loss=True)
+        self.split = s2s.SplitModel([encoder, decoder], row_multiple=ROW_MULTIPLE, threads=setting.threads)
 
     def loss_and_gradients(self, batch: Batch) -> tuple[tf.Tensor, Gradients]:
         """As of the base."""
-        (loss, _), gradients = self.split.loss_and_gradients(batch)
-        return loss, gradients
+        found = self.split.loss_and_gradients(batch)
+        return found.loss, found.gradients
 
     def shapes(self, batch: Batch) -> list[tuple[int, ...]]:
         """The groups that a batch runs in: the encoder's `(rows, source)`, the decoder's `(rows, source, target)`."""

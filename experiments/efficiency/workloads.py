@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from seq2split.buckets import Buckets
-from seq2split.corpus.batches import ParallelCorpus
+from seq2split.corpus.corpus import Corpus
 from seq2split.corpus.parallel_text import read_parallel
 from seq2split.corpus.vocabulary import Vocabulary
 
@@ -23,7 +23,7 @@ _MULTI30K = (ROOT / "data" / "multi30k", ROOT.parent / "shared" / "data" / "mult
 
 
 @cache
-def load(name: str) -> ParallelCorpus:
+def load(name: str) -> Corpus:
     """Loads a workload.
 
     Args:
@@ -41,7 +41,7 @@ def load(name: str) -> ParallelCorpus:
     if name == "shuffled":
         corpus = load("multi30k")
         order = np.random.default_rng(0).permutation(len(corpus))
-        return ParallelCorpus(corpus.sides | {"target": [corpus.sides["target"][row] for row in order]})
+        return Corpus(corpus.fields | {"target": [corpus.fields["target"][row] for row in order]})
     folder = next((folder for folder in _MULTI30K if (folder / "train.en.gz").exists()), None)
     if folder is None:
         raise FileNotFoundError(
@@ -54,14 +54,14 @@ def load(name: str) -> ParallelCorpus:
 @cache
 def fit(name: str, count: int) -> dict[str, Buckets]:
     """The buckets of both sides of a workload, with the least padding."""
-    return {side: Buckets.fit(load(name).lengths(side), count) for side in SIDES}
+    return {side: Buckets.fit(load(name).lengths[side], count) for side in SIDES}
 
 
-def _encode(folder: Path, files: Sequence[str], size: int, algorithm: str) -> ParallelCorpus:
+def _encode(folder: Path, files: Sequence[str], size: int, algorithm: str) -> Corpus:
     """Cuts two files into the pieces of one vocabulary, which is kept between runs under the text's checksum."""
     lines = read_parallel({side: [folder / file] for side, file in zip(SIDES, files, strict=True)})
     text = list(chain(*lines.values()))
     checksum = zlib.crc32("\n".join(text).encode())
     path = Path(tempfile.gettempdir(), "seq2split-efficiency", f"{folder.name}-{size}-{checksum:08x}.model")
     vocabulary = Vocabulary(path) if path.exists() else Vocabulary.train(text, path, size, algorithm)
-    return ParallelCorpus({side: vocabulary.encode(each) for side, each in lines.items()})
+    return Corpus({side: vocabulary.encode(each) for side, each in lines.items()})

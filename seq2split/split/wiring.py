@@ -100,7 +100,7 @@ class Wiring:
         Raises:
             ValueError: There is no part of one of the names.
         """
-        unknown = [name for name in names if name not in self.parts]
+        unknown = [name for name in dict.fromkeys(names) if name not in self.parts]
         if unknown:
             raise ValueError(f"there are no parts {unknown} {purpose}; the parts are {list(self.parts)}.")
 

@@ -334,7 +334,7 @@ def test_mixed_batches_count_for_as_many_as_there_are(count, expected):
 
 
 def test_padding_share_by_hand():
-    corpus = layouts.ParallelCorpus({"source": [np.zeros(2), np.zeros(3)], "target": [np.zeros(1), np.zeros(4)]})
+    corpus = layouts.Corpus({"source": [np.zeros(2), np.zeros(3)], "target": [np.zeros(1), np.zeros(4)]})
     layout = layouts.Layout(np.array([4, 4]), np.array([4, 4]), [np.array([0, 1])])
     assert layout.padding(corpus) == pytest.approx(1 - 10 / 16)
 

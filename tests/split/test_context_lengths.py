@@ -8,8 +8,10 @@ import itertools
 
 import numpy as np
 import pytest
-import test_model as models
-from test_model import MIXED, POSITIONS, TARGETS, TRIPLES, assert_close, make_batch, take
+import split_dags as dags
+import split_models as models
+from split_dags import TRIPLES, dag_batch
+from split_models import MIXED, POSITIONS, TARGETS, assert_close, make_batch, take
 
 import seq2split as s2s
 from seq2split.split.context_lengths import ContextLengths
@@ -21,7 +23,7 @@ ALL_PAIRS = tuple(itertools.product(range(1, 7), range(1, 7)))
 
 def grid(**options):
     """Three buckets on each side, cheap to compile."""
-    encoder, decoder = models.Tower(name="encoder"), models.Reader(2 * models.MEMORY, name="decoder")
+    encoder, decoder = models.Tower(name="encoder"), models.Reader(2 * models.FEATURES, name="decoder")
     models.randomize(encoder.trainable_variables + decoder.trainable_variables)
     compiled = models.split(encoder, decoder, LENGTHS, LENGTHS, jit_compile=True, rows=5, **options)
     variables = {layer.name: layer.trainable_variables for layer in (encoder, decoder)}
@@ -29,10 +31,9 @@ def grid(**options):
 
 
 def check(compiled, joint, pairs):
-    losses, gradients = compiled.loss_and_gradients(make_batch(pairs))
     expected = joint(make_batch(pairs).values(), sum(target for _, target in pairs))
-    assert_close((list(losses.values()), gradients), expected)
-    np.testing.assert_allclose(compiled.losses(make_batch(pairs))["loss"], expected[0][0], rtol=1e-12)
+    assert_close(compiled.loss_and_gradients(make_batch(pairs)), expected)
+    np.testing.assert_allclose(models.figures(compiled.losses(make_batch(pairs))), expected[0], rtol=1e-12)
 
 
 def test_each_part_graph_is_compiled_once():
@@ -51,21 +52,22 @@ def test_each_part_graph_is_compiled_once():
     assert compiled.compilations == 2 * 3 + 3 + (3 + 3)  # and inference
 
 
-def test_what_is_read_has_the_memory_length():
+def test_what_is_read_has_the_context_length():
     compiled, _ = grid()
-    specs = compiled.specs("decoder", 2)
-    assert specs[0]["memory"].values.shape.as_list() == [5, 6, models.MEMORY]
-    assert specs[0]["mean"].shape.as_list() == [5, models.MEMORY]
+    compiled.build(progress=False)
+    specs = compiled.graphs["decoder", 2].input_specs
+    assert specs[0]["states"].values.shape.as_list() == [5, 6, models.FEATURES]
+    assert specs[0]["mean"].shape.as_list() == [5, models.FEATURES]
     assert specs[1].values.shape.as_list() == [5, 2]
 
 
-def test_more_memory_buckets_cost_compilations_for_less_padding():
+def test_more_context_buckets_cost_compilations_for_less_padding():
     compiled, joint = grid(context_buckets=2)
     check(compiled, joint, ALL_PAIRS)
-    decoders = {("decoder", length, memory) for length in LENGTHS for memory in (2, 6)}
+    decoders = {("decoder", length, context) for length in LENGTHS for context in (2, 6)}
     assert compiled.graphs.keys() == {("encoder", length) for length in LENGTHS} | decoders
-    assert compiled.graph("decoder", 4, (2,)).input_specs[0]["memory"].values.shape[1] == 2
-    assert compiled.graph("decoder", 4) is compiled.graphs["decoder", 4, 6]
+    for context in (2, 6):
+        assert compiled.graphs["decoder", 4, context].input_specs[0]["states"].values.shape[1] == context
     before = compiled.compilations
     assert before == (2 * 3 + 6) + (3 + 6)  # training, and inference
     check(compiled, joint, ALL_PAIRS[::-1])
@@ -82,31 +84,30 @@ def test_recurrent_models_equal_joint():
     assert (len(compiled.graphs), compilations) == (2 + 2, 2 * 2 + 2)
     assert_close(compiled.loss_and_gradients(make_batch()), expected)
     assert compiled.compilations == compilations
-    real = compiled.infer({"source": make_batch()["source"]}, "encoder")
-    np.testing.assert_array_equal(real.memory.lengths, [source for source, _ in MIXED])
+    states, _ = compiled.infer({"source": make_batch()["source"]}, "encoder")
+    np.testing.assert_array_equal(states.lengths, [source for source, _ in MIXED])
 
 
 # With the number of part graphs that they have at most: what a part reads of each other is padded apart.
 DAGS = [
-    (models.two_encoders, 1, 2 + 3 + 2),
-    (models.two_encoders, 2, 2 + 3 + 2 * 2 * 2),
-    (models.encoder_bridge_decoder, 1, 2 + 2 + 2),
-    (models.encoder_bridge_decoder, 2, 2 + 2 + 2 * 2),
-    (models.chain_of_fields, 2, 2 + 3 * 2 + 2 * 2 * 2),
+    (dags.two_encoders, 1, 2 + 3 + 2),
+    (dags.two_encoders, 2, 2 + 3 + 2 * 2 * 2),
+    (dags.encoder_bridge_decoder, 1, 2 + 2 + 2),
+    (dags.encoder_bridge_decoder, 2, 2 + 2 + 2 * 2),
+    (dags.chain_of_fields, 2, 2 + 3 * 2 + 2 * 2 * 2),
 ]
 
 
 @pytest.mark.parametrize(("make", "context_buckets", "most"), DAGS)
 def test_dag_equals_joint(make, context_buckets, most):
-    nodes, fn, layers, _ = make()
-    variables = {name: getattr(layer, "trainable_variables", layer) for name, layer in layers.items()}
-    dag = s2s.SplitModel(nodes, jit_compile=True, rows=4, context_buckets=context_buckets)
-    expected = models.Joint(fn, variables)(models.dag_batch().values(), sum(target for *_, target in TRIPLES))
-    found = dag.loss_and_gradients(models.dag_batch())
-    assert_close(found, (dict(zip(found[0], expected[0], strict=True)), expected[1]))
+    case = make()
+    dag = s2s.SplitModel(case.nodes, jit_compile=True, rows=4, context_buckets=context_buckets)
+    joint = models.Joint(case.joint, case.variables)
+    expected = joint(dag_batch().values(), sum(target for *_, target in TRIPLES))
+    assert_close(dag.loss_and_gradients(dag_batch()), expected)
     assert len(dag.graphs) <= most
     before = dag.compilations
-    dag.loss_and_gradients(take(models.dag_batch(), range(7, -1, -1)))
+    dag.loss_and_gradients(take(dag_batch(), range(7, -1, -1)))
     assert dag.compilations == before
 
 
@@ -124,7 +125,8 @@ def test_build_builds_all():
 
 
 def node(name, reads, lengths=None):
-    return s2s.Node(s2s.Part(lambda *args: args[0], name=name, variables=[]), reads, lengths and s2s.Buckets(lengths))
+    part = s2s.Part(lambda *args: args[0], name=name, variables=[])
+    return s2s.Node(part, reads, lengths and s2s.Buckets(lengths), loss=name == "last")
 
 
 def plan(count):
@@ -153,7 +155,7 @@ def test_choices(count, name, choices):
 
 
 @pytest.mark.parametrize(
-    ("count", "name", "read", "length", "memory", "source"),
+    ("count", "name", "read", "length", "context", "source"),
     [
         (1, "second", "first", 1, (), (6, ())),
         (1, "bridge", "first", 2, (), (2, ())),
@@ -164,11 +166,11 @@ def test_choices(count, name, choices):
         (2, "last", "second", 5, (1, 2), (1, (6,))),
     ],
 )
-def test_sources(count, name, read, length, memory, source):
-    assert plan(count).source(name, read, length, memory) == source
+def test_sources(count, name, read, length, context, source):
+    assert plan(count).source(name, read, length, context) == source
 
 
-def test_memories_of_rows():
+def test_contexts_of_rows():
     padded = {"first": np.array([2, 4, 6]), "second": np.array([3, 1, 1]), "last": np.array([5, 5, 5])}
     assert plan(2).of_rows("last", padded).tolist() == [[3, 2], [1, 6], [1, 6]]
     assert plan(2).of_rows("first", padded).shape == (3, 0)

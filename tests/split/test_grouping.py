@@ -40,12 +40,12 @@ def test_groups_are_shared_by_threads(rows, threads, multiple, expected):
 
 def test_groups_have_a_fixed_number_of_rows():
     nodes = [
-        s2s.Node(s2s.Part(lambda source: source, name="encoder", variables=[]), ["source"], s2s.Buckets([2, 4, 6])),
-        s2s.Node(s2s.Part(lambda _, y: y, name="decoder", variables=[]), ["encoder", "target"], s2s.Buckets([2, 4, 6])),
+        s2s.Node(lambda x: x, "source", s2s.Buckets([2, 4, 6]), name="encoder"),
+        s2s.Node(lambda x, y: y, ["encoder", "target"], s2s.Buckets([2, 4, 6]), loss=True, name="decoder"),
     ]
     padded = {"encoder": np.array([2] * 7 + [4] * 4), "decoder": np.array([2] * 9 + [6] * 2)}
     groups = FixedGrouping(5, ContextLengths(Wiring(nodes), 2)).groups("decoder", padded, np.arange(11)[::-1])
-    assert [(each.length, each.memory, each.size) for each in groups] == [
+    assert [(each.length, each.context, each.size) for each in groups] == [
         (2, (2,), 5),
         (2, (2,), 5),
         (2, (6,), 5),

@@ -211,7 +211,7 @@ def test_dtypes_are_kept(dtype):
 
 
 def test_one_group_on_either_side_is_passed_through_untouched():
-    nest = {"memory": Sequences(tf.ones([3, 2, 4]), tf.constant([2, 1, 0])), "summary": (tf.ones([3, 4]), None)}
+    nest = {"states": Sequences(tf.ones([3, 2, 4]), tf.constant([2, 1, 0])), "summary": (tf.ones([3, 4]), None)}
     rows = np.array([2, 0, 1])
     (route,) = plan_routes([rows], [rows], [3])
     found = carry(route, [nest])

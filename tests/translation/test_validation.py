@@ -7,6 +7,7 @@ import pytest
 import sacrebleu
 from corpora import configure, write_experiment
 
+from seq2split.search import SearchOptions
 from seq2split.training.trainer import Trainer
 
 
