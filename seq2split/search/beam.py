@@ -27,7 +27,7 @@ import tensorflow as tf
 
 from seq2split.config.settings import SearchConfig
 from seq2split.engine.part import Part, PartGraph
-from seq2split.models import RecurrentDecoder
+from seq2split.models import RecurrentDecoder, attended_positions
 from seq2split.split.model import SplitModel
 from seq2split.split.sequences import Sequences
 
@@ -150,7 +150,7 @@ class BeamSearch:
     def _start(self, coverage: bool, *encoded: Nest) -> tuple[Nest, Nest]:
         """The memories, and the state: the decoder's, and what attention each position has got so far."""
         memories, state = self._decoder.start(*encoded)
-        return memories, (state, tuple(_padding(each.memory) for each in encoded) if coverage else ())
+        return memories, (state, tuple(_padding(attended_positions(each)) for each in encoded) if coverage else ())
 
     @_unconverted
     def _step(

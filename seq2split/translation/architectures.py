@@ -131,7 +131,7 @@ def _transformer(settings: ModelConfig, buckets: Buckets) -> dict:
     return {
         "norm": settings.norm,
         "positions": settings.positions,
-        "longest": buckets.boundaries[-1],
+        "max_length": buckets.boundaries[-1],
         "rates": DropoutRates(settings.dropout, settings.attention_dropout, settings.activation_dropout),
     }
 

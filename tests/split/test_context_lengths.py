@@ -83,7 +83,7 @@ def test_recurrent_models_equal_joint():
     assert_close(compiled.loss_and_gradients(make_batch()), expected)
     assert compiled.compilations == compilations
     real = compiled.infer({"source": make_batch()["source"]}, "encoder")
-    np.testing.assert_array_equal(real.memory.lengths, [source for source, _ in MIXED])
+    np.testing.assert_array_equal(real.outputs.lengths, [source for source, _ in MIXED])
 
 
 # With the number of part graphs that they have at most: what a part reads of each other is padded apart.

@@ -505,7 +505,7 @@ def test_dropout_can_be_repeated(threads):
         assert float(first[0]) == float(second[0])
         for one, other in zip(tf.nest.flatten(dense(expected)), tf.nest.flatten(dense(gradients)), strict=True):
             np.testing.assert_array_equal(one, other)
-    decoder.output_bias.assign_add(np.full(decoder.output_bias.shape, 1e-6))
+    decoder.output_projection.bias.assign_add(np.full(decoder.output_projection.bias.shape, 1e-6))
     assert abs(float(dropping.loss_and_gradients(make_batch())[0][0]) / float(first[0]) - 1) > 1e-4
     source, target = (sequences(rows) for rows in make_batch().values())
     plain = float(decoder(encoder(source), target)[0]) / POSITIONS
@@ -525,15 +525,15 @@ def test_infer_is_in_the_order_of_the_batch():
         chosen = take({"source": batch["source"]}, order)
         found = case.model.infer(chosen, "encoder")
         expected = case.encoder(sequences(chosen["source"]))
-        real = tf.sequence_mask(expected.memory.lengths, 3, tf.float64)[:, :, None]
-        np.testing.assert_allclose(found.memory.values * real, expected.memory.values * real, atol=1e-13)
-        np.testing.assert_array_equal(found.memory.lengths, expected.memory.lengths)
+        real = tf.sequence_mask(expected.outputs.lengths, 3, tf.float64)[:, :, None]
+        np.testing.assert_allclose(found.outputs.values * real, expected.outputs.values * real, atol=1e-13)
+        np.testing.assert_array_equal(found.outputs.lengths, expected.outputs.lengths)
         np.testing.assert_allclose(found.summary, expected.summary, atol=1e-13)
 
 
 def test_infer_pads_to_the_longest_bucket_that_occurs():
     for pairs, time in [([(1, 1)], 1), ([(1, 1), (3, 1)], 3)]:
-        assert shared().model.infer(make_batch(pairs), "encoder").memory.values.shape == (len(pairs), time, MEMORY)
+        assert shared().model.infer(make_batch(pairs), "encoder").outputs.values.shape == (len(pairs), time, MEMORY)
 
 
 # Other DAGs: what each part reads, and the joint callable
