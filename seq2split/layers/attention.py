@@ -69,20 +69,20 @@ class Attention(keras.Layer):
         return AttentionMemory(values, keys, additive_mask(real, self.variable_dtype))
 
     @_unconverted
-    def call(self, queries: tf.Tensor, memory: AttentionMemory) -> tuple[tf.Tensor, tf.Tensor]:
+    def call(self, queries: tf.Tensor, attended: AttentionMemory) -> tuple[tf.Tensor, tf.Tensor]:
         """Attend to an encoder's outputs.
 
         Args:
             queries: `[rows, queries, units]`.
-            memory: The prepared outputs.
+            attended: The prepared outputs.
 
         Returns:
             One context for each query, `[rows, queries, features]`, and the attention weights,
             `[rows, queries, time]`, exactly zero at padding; both in the variable dtype.
         """
-        scores = self._scores(tf.cast(queries, self.compute_dtype), memory.keys)
-        weights = tf.nn.softmax(tf.cast(scores, self.variable_dtype) + memory.mask)
-        contexts = tf.cast(tf.matmul(tf.cast(weights, self.compute_dtype), memory.values), self.variable_dtype)
+        scores = self._scores(tf.cast(queries, self.compute_dtype), attended.keys)
+        weights = tf.nn.softmax(tf.cast(scores, self.variable_dtype) + attended.mask)
+        contexts = tf.cast(tf.matmul(tf.cast(weights, self.compute_dtype), attended.values), self.variable_dtype)
         return contexts, weights
 
     def get_config(self) -> dict:
@@ -109,8 +109,8 @@ class LuongAttention(Attention):
     Example:
         >>> import tensorflow as tf
         >>> attention = LuongAttention(units=8)
-        >>> memory = attention.prepare(tf.ones([2, 5, 6]), tf.constant([5, 3]))
-        >>> contexts, weights = attention(tf.ones([2, 4, 8]), memory)
+        >>> attended = attention.prepare(tf.ones([2, 5, 6]), tf.constant([5, 3]))
+        >>> contexts, weights = attention(tf.ones([2, 4, 8]), attended)
         >>> contexts.shape.as_list(), weights.shape.as_list()
         ([2, 4, 6], [2, 4, 5])
     """
@@ -135,10 +135,10 @@ class BahdanauAttention(Attention):
     Example:
         >>> import tensorflow as tf
         >>> attention = BahdanauAttention(units=8)
-        >>> memory = attention.prepare(tf.ones([2, 5, 6]), tf.constant([5, 3]))
-        >>> contexts, weights = attention(tf.ones([2, 1, 8]), memory)
-        >>> weights.numpy().round(3)[1, 0].tolist()
-        [0.3330000042915344, 0.3330000042915344, 0.3330000042915344, 0.0, 0.0]
+        >>> attended = attention.prepare(tf.ones([2, 5, 6]), tf.constant([5, 3]))
+        >>> contexts, weights = attention(tf.ones([2, 1, 8]), attended)
+        >>> contexts.shape.as_list(), weights[1, 0, 3:].numpy().tolist()
+        ([2, 1, 6], [0.0, 0.0])
     """
 
     def _build_score(self) -> None:

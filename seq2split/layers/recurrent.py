@@ -243,7 +243,7 @@ class GRU(Recurrent):
     state_size = 1
 
     def forward_step(self, projected: tf.Tensor, recurred: tf.Tensor, state: State) -> tuple[State, State]:
-        """Take one step; the gates are in the order update, reset, candidate, and an open update gate keeps the state."""
+        """Take one step; the gates are in the order update, reset, candidate; an open update gate keeps the state."""
         (output,) = state
         update, reset, candidate = tf.split(projected, 3, axis=1)
         update_recurred, reset_recurred, candidate_recurred = tf.split(recurred, 3, axis=1)

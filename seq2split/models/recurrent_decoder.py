@@ -208,7 +208,7 @@ class RecurrentDecoder(keras.Layer):
     def _attend(self, context: Context, queries: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """Attend with queries `[rows, queries, units]` to all encoders, whose contexts are put side by side."""
         pairs = zip(self.attentions, context, strict=True)
-        read = [attention(queries, memory) for attention, memory in pairs]
+        read = [attention(queries, attended) for attention, attended in pairs]
         return tf.concat([contexts for contexts, _ in read], -1), [weights for _, weights in read]
 
     def _attend_together(self, context: Context, queries: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
