@@ -2,7 +2,7 @@
 
 from seq2split.layers.attention import AttentionMemory, BahdanauAttention, LuongAttention
 from seq2split.layers.cross_entropy import projected_cross_entropy, projected_logits
-from seq2split.layers.dropout import DropoutMasks, DropoutRates, dropout_masks
+from seq2split.layers.dropout import NO_DROPOUT, DropoutMasks, DropoutRates, dropout_masks
 from seq2split.layers.layer_normalization import LayerNormalization
 from seq2split.layers.multi_head_attention import KeysValues, MultiHeadAttention
 from seq2split.layers.recurrent import GRU, LSTM, Recurrent
@@ -23,6 +23,7 @@ __all__ = [
     "MultiHeadAttention",
     "TransformerLayer",
     # dropout
+    "NO_DROPOUT",
     "DropoutMasks",
     "DropoutRates",
     "dropout_masks",

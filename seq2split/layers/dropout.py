@@ -41,23 +41,23 @@ class DropoutRates(NamedTuple):
     activation: float = 0.0
 
 
-def _unchanged(values: tf.Tensor) -> tf.Tensor:
-    return values
-
-
 @dataclass(frozen=True)
 class DropoutMasks:
-    """The dropout of a Transformer for one group of rows; by default nothing is dropped.
+    """The dropout of a Transformer for one group of rows.
 
     Attributes:
-        residual: A function that drops embeddings, and what a sublayer adds; each call has a mask of its own.
-        attention: Likewise, of attention weights.
-        activation: Likewise, of the feed-forward layer's activations.
+        residual: A function that drops some of the embeddings, or of what a sublayer adds; each call has another mask.
+        attention: A function that drops some attention weights.
+        activation: A function that drops some activations of the feed-forward layer.
     """
 
-    residual: Callable[[tf.Tensor], tf.Tensor] = _unchanged
-    attention: Callable[[tf.Tensor], tf.Tensor] = _unchanged
-    activation: Callable[[tf.Tensor], tf.Tensor] = _unchanged
+    residual: Callable[[tf.Tensor], tf.Tensor]
+    attention: Callable[[tf.Tensor], tf.Tensor]
+    activation: Callable[[tf.Tensor], tf.Tensor]
+
+
+NO_DROPOUT = DropoutMasks(*[lambda values: values] * 3)
+"""What a Transformer drops outside training."""
 
 
 def dropout(rate: float, seed: int, pieces: tf.Tensor, weights: tf.Tensor) -> Drop:

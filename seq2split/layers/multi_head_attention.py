@@ -26,8 +26,8 @@ class KeysValues(NamedTuple):
     """The keys and values that heads attend to, projected once.
 
     Attributes:
-        keys: `[rows, heads, time, units / heads]`, in the compute dtype.
-        values: Likewise.
+        keys: The keys, `[rows, heads, time, units / heads]`, in the compute dtype.
+        values: The values, of the same shape and dtype.
     """
 
     keys: tf.Tensor

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from seq2split.common.choices import check_choice
 from seq2split.layers.configuration import constructor_arguments
-from seq2split.layers.dropout import DropoutMasks
+from seq2split.layers.dropout import NO_DROPOUT, DropoutMasks
 from seq2split.layers.layer_normalization import LayerNormalization
 from seq2split.layers.multi_head_attention import KeysValues, MultiHeadAttention
 
@@ -102,7 +102,7 @@ class TransformerLayer(keras.Layer):
         encoded: Sequence[tuple[KeysValues, tf.Tensor]] = (),
         cache: KeysValues | None = None,
         *,
-        masks: DropoutMasks = DropoutMasks(),  # noqa: B008 it is immutable
+        masks: DropoutMasks = NO_DROPOUT,
     ) -> LayerOutputs:
         """Run the sublayers.
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from seq2split.layers import DropoutMasks, DropoutRates, KeysValues, dropout_masks
+from seq2split.layers import NO_DROPOUT, DropoutRates, KeysValues, dropout_masks
 from seq2split.layers.configuration import constructor_arguments
 from seq2split.layers.dropout import chosen_seed
 from seq2split.layers.embeddings import check_own, own_or_shared
@@ -126,7 +126,7 @@ class TransformerDecoder(keras.Layer):
         """
         *encoded, target = inputs
         time = target.values.shape[1] or tf.shape(target.values)[1]
-        masks = DropoutMasks()
+        masks = NO_DROPOUT
         if training:
             masks = dropout_masks(self.rates, self.seed, target.values, self.output_projection.bias.value)
         previous = shifted(target.values, self.bos, axis=1)

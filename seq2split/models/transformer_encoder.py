@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from seq2split.layers import DropoutMasks, DropoutRates, LayerNormalization, TransformerLayer, dropout_masks
+from seq2split.layers import NO_DROPOUT, DropoutRates, LayerNormalization, TransformerLayer, dropout_masks
 from seq2split.layers.configuration import constructor_arguments
 from seq2split.layers.dropout import chosen_seed
 from seq2split.layers.embeddings import check_own, own_or_shared
@@ -89,7 +89,7 @@ class TransformerEncoder(keras.Layer):
             The outputs of the last layer, `[rows, time, units]`, and the lengths.
         """
         time = source.values.shape[1] or tf.shape(source.values)[1]
-        masks = DropoutMasks()
+        masks = NO_DROPOUT
         if training:
             masks = dropout_masks(self.rates, self.seed, source.values, self.stack[0].feedforward_in.bias.value)
         values = self.positional_encoding.embed(self.embeddings.value, source.values, tf.range(time))

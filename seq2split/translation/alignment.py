@@ -77,7 +77,7 @@ def forced_weights(decoder: AttentiveDecoder, encoded: Sequence[Nest], labels: n
         real ones.
     """
     context, state = decoder.start(*encoded)
-    pieces, steps = tf.fill([len(labels)], decoder.bos), []
+    pieces, steps = tf.constant(decoder.bos, tf.int32, [len(labels)]), []
     for following in labels.T.astype(np.int32):
         _, state, weights = decoder.step_with_weights(context, state, pieces)
         steps.append(weights)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from seq2split.layers.dropout import DropoutMasks, DropoutRates, dropout, dropout_masks
+from seq2split.layers.dropout import NO_DROPOUT, DropoutRates, dropout, dropout_masks
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.3, 0.99])
@@ -74,5 +74,5 @@ def test_masks_of_a_transformer_differ_from_call_to_call():
         assert np.mean(one != other) > 0.4
     np.testing.assert_array_equal(draw(), found)
     rateless = dropout_masks(DropoutRates(0.5), 1, tf.constant([[4, 5]]), tf.ones([2])).activation
-    for drop in (rateless, DropoutMasks().residual, DropoutMasks().attention, DropoutMasks().activation):
+    for drop in (rateless, NO_DROPOUT.residual, NO_DROPOUT.attention, NO_DROPOUT.activation):
         np.testing.assert_array_equal(drop(tf.ones([1000])), np.ones(1000))

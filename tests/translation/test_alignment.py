@@ -44,6 +44,23 @@ def test_the_decoder_reads_with_these_weights(attention):
     np.testing.assert_allclose(tf.concat(contexts, 1), expected, rtol=1e-10)
 
 
+def test_a_decoder_of_ones_own():
+    """It needs `bos`, `start` and `step_with_weights`; it is given each piece before the one that is predicted."""
+
+    class Echo:
+        bos = 2
+
+        def start(self, *encoded):
+            return (), tf.zeros([2])
+
+        def step_with_weights(self, context, state, pieces):
+            return None, state + 1, (tf.one_hot(pieces, 9), state[:, None])
+
+    before, steps = forced_weights(Echo(), [], np.array([[5, 6, 3], [7, 3, 0]]))
+    np.testing.assert_array_equal(tf.argmax(before, -1), [[2, 5, 6], [2, 7, 3]])
+    np.testing.assert_array_equal(steps[..., 0], [[0, 1, 2]] * 2)
+
+
 @pytest.fixture(scope="module")
 def translator(tmp_path_factory):
     folder = tmp_path_factory.mktemp("experiment")
