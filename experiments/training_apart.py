@@ -23,8 +23,7 @@ import tensorflow as tf
 
 import seq2split as s2s
 from seq2split.common.tables import table
-from seq2split.models import RecurrentDecoder, RecurrentEncoder
-from seq2split.models.recurrent import Encoded
+from seq2split.models import Encoded, RecurrentDecoder, RecurrentEncoder
 
 VOCABULARY, UNITS, ROWS, TIME, BOS, BATCHES, PRECISION = 50, 16, 8, 6, 2, 2, "float64"
 FIELD = s2s.Sequences(tf.TensorSpec([ROWS, TIME], tf.int32), tf.TensorSpec([ROWS], tf.int32))
@@ -83,7 +82,7 @@ def train_apart(steps: int) -> list[tuple[float, list[np.ndarray]]]:
         target = batch_of(step)["target"]
         share = 1.0 / target.lengths.sum()  # the loss is a sum over positions
         (loss, _), (outputs_ct, _), gradients = graph.value_and_gradients(outputs, target, loss_ct=share)
-        send(connection, [outputs_ct.memory.values, outputs_ct.summary])
+        send(connection, [outputs_ct.outputs.values, outputs_ct.summary])
         optimizer.apply(gradients, graph.variables)
         history.append((float(loss) * share, [*receive(connection), *map(keras.ops.convert_to_numpy, graph.variables)]))
     process.join()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from seq2split.corpus import Batches, Corpus
     from seq2split.engine import Part, PartGraph, Residuals, ResidualSpec, policies
     from seq2split.search import BeamSearch
-    from seq2split.split import LossAndGradients, Losses, Node, Sequences, SplitModel, threads
+    from seq2split.split import BatchLosses, LossAndGradients, Node, Sequences, SplitModel, threads
     from seq2split.training import Callback, Interrupted, Trainer, UpdateRule, WarmupSchedule
 
 __all__ = [
@@ -30,7 +30,7 @@ __all__ = [
     "Admission",
     "Buckets",
     "LossAndGradients",
-    "Losses",
+    "BatchLosses",
     "Node",
     "OverlongError",
     "Sequences",
@@ -58,7 +58,7 @@ _PACKAGES = {
     "corpus": ("Batches", "Corpus"),
     "engine": ("Part", "PartGraph", "ResidualSpec", "Residuals"),
     "search": ("BeamSearch",),
-    "split": ("LossAndGradients", "Losses", "Node", "Sequences", "SplitModel"),
+    "split": ("LossAndGradients", "BatchLosses", "Node", "Sequences", "SplitModel"),
     "training": ("Callback", "Interrupted", "Trainer", "UpdateRule", "WarmupSchedule"),
 }
 _MODULES = {

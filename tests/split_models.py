@@ -18,7 +18,7 @@ import tensorflow as tf
 import seq2split as s2s
 from seq2split.buckets import pad_rows
 from seq2split.models import RecurrentDecoder, RecurrentEncoder
-from seq2split.split.results import LossAndGradients, Losses
+from seq2split.split.results import BatchLosses, LossAndGradients
 from seq2split.split.sequences import Sequences
 
 SOURCES, TARGETS, BOS = 11, 9, 2
@@ -118,7 +118,7 @@ def dense(gradients):
     }
 
 
-def figures(losses: Losses) -> list[float]:
+def figures(losses: BatchLosses) -> list[float]:
     """Return the loss and the metrics, in the order in which a part with a loss returns them."""
     return [float(losses.loss), *map(float, losses.metrics.values())]
 

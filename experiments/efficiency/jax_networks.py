@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 from jax import numpy as jnp
 
-from efficiency.naming import levels
+from efficiency.naming import layers
 from efficiency.peer_inputs import MASKED, places
 
 Weights = Mapping[str, jax.Array]
@@ -34,15 +34,15 @@ def recurrent() -> Network:
     def encode(weights: Weights, source: jax.Array, lengths: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The outputs `[time, rows, units]`, and those of the last pieces `[rows, units]`."""
         rows = source.shape[0]
-        outputs = _lstm(weights, source, jnp.zeros([rows, weights["recurrent_kernel"].shape[0]]))
+        outputs = _lstm(weights, source, jnp.zeros([rows, weights["lstm_0/recurrent_kernel"].shape[0]]))
         return outputs, outputs[lengths - 1, jnp.arange(rows)]
 
     def decode(weights: Weights, encoded: tuple, lengths: jax.Array, previous: jax.Array) -> jax.Array:
-        memory, summary = encoded
+        outputs, summary = encoded
         states = _lstm(weights, previous, jnp.tanh(_linear(weights, "bridge", summary))).transpose(1, 0, 2)
-        memory = memory.transpose(1, 0, 2)
-        scores = states @ (memory @ weights["attention/kernel"]).transpose(0, 2, 1)
-        contexts = jax.nn.softmax(jnp.where(_real(memory, lengths)[:, None], scores, MASKED)) @ memory
+        outputs = outputs.transpose(1, 0, 2)
+        scores = states @ (outputs @ weights["attention/kernel"]).transpose(0, 2, 1)
+        contexts = jax.nn.softmax(jnp.where(_real(outputs, lengths)[:, None], scores, MASKED)) @ outputs
         features = jnp.concatenate([states, contexts], -1)
         return _projected(weights, jnp.tanh(_linear(weights, "combine", features)))
 
@@ -56,19 +56,19 @@ def transformer(heads: int) -> Network:
         """The outputs `[rows, time, units]`."""
         values = _embeddings_at_places(weights, source)
         real = _real(values, lengths)[:, None, None]
-        for level in levels(weights):
-            values += _self_attention(level, values, heads, real)
-            values += _feedforward(level, values)
-        return _normalized(weights, "last_norm", values)
+        for layer in layers(weights):
+            values += _self_attention(layer, values, heads, real)
+            values += _feedforward(layer, values)
+        return _normalized(weights, "final_norm", values)
 
-    def decode(weights: Weights, memory: jax.Array, lengths: jax.Array, previous: jax.Array) -> jax.Array:
+    def decode(weights: Weights, encoded: jax.Array, lengths: jax.Array, previous: jax.Array) -> jax.Array:
         values, time = (_embeddings_at_places(weights, previous), jnp.arange(previous.shape[1]))
-        real, earlier = (_real(memory, lengths)[:, None, None], time[:, None] >= time)
-        for level in levels(weights):
-            values += _self_attention(level, values, heads, earlier)
-            values += _attention_to(memory, level, values, heads, real)
-            values += _feedforward(level, values)
-        return _projected(weights, _normalized(weights, "last_norm", values))
+        real, earlier = (_real(encoded, lengths)[:, None, None], time[:, None] >= time)
+        for layer in layers(weights):
+            values += _self_attention(layer, values, heads, earlier)
+            values += _attention_to(encoded, layer, values, heads, real)
+            values += _feedforward(layer, values)
+        return _projected(weights, _normalized(weights, "final_norm", values))
 
     return Network(encode, decode)
 
@@ -84,26 +84,26 @@ def _lstm(weights: Weights, pieces: jax.Array, first: jax.Array) -> jax.Array:
 
     def step(state: tuple[jax.Array, jax.Array], projected: jax.Array) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
         output, cell = state
-        admit, keep, candidate, expose = jnp.split(projected + output @ weights["recurrent_kernel"], 4, axis=1)
-        cell = jax.nn.sigmoid(keep) * cell + jax.nn.sigmoid(admit) * jnp.tanh(candidate)
+        input, forget, candidate, expose = jnp.split(projected + output @ weights["lstm_0/recurrent_kernel"], 4, axis=1)
+        cell = jax.nn.sigmoid(forget) * cell + jax.nn.sigmoid(input) * jnp.tanh(candidate)
         output = jax.nn.sigmoid(expose) * jnp.tanh(cell)
         return (output, cell), output
 
-    projected = weights["embeddings"][pieces.T] @ weights["kernel"] + weights["bias"]
+    projected = weights["embeddings"][pieces.T] @ weights["lstm_0/kernel"] + weights["lstm_0/bias"]
     # Not unrolled: all steps unrolled take 2 % less time, and four times as long to compile; fewer are slower.
     _, outputs = jax.lax.scan(step, (first, jnp.zeros_like(first)), projected)
     return outputs
 
 
 def _self_attention(weights: Weights, values: jax.Array, heads: int, mask: jax.Array) -> jax.Array:
-    projected = _linear(weights, "own/query", _normalized(weights, "own_norm", values))
-    return _linear(weights, "own/output", _contexts(*jnp.split(projected, 3, -1), heads, mask))
+    projected = _linear(weights, "self_attention/query_key_value", _normalized(weights, "self_attention_norm", values))
+    return _linear(weights, "self_attention/output", _contexts(*jnp.split(projected, 3, -1), heads, mask))
 
 
-def _attention_to(memory: jax.Array, weights: Weights, values: jax.Array, heads: int, mask: jax.Array) -> jax.Array:
-    queries = _linear(weights, "memory/query", _normalized(weights, "memory_norm", values))
-    keys_values = jnp.split(_linear(weights, "memory/key_value", memory), 2, -1)
-    return _linear(weights, "memory/output", _contexts(queries, *keys_values, heads, mask))
+def _attention_to(encoded: jax.Array, weights: Weights, values: jax.Array, heads: int, mask: jax.Array) -> jax.Array:
+    queries = _linear(weights, "cross_attention/query", _normalized(weights, "cross_attention_norm", values))
+    keys_values = jnp.split(_linear(weights, "cross_attention/key_value", encoded), 2, -1)
+    return _linear(weights, "cross_attention/output", _contexts(queries, *keys_values, heads, mask))
 
 
 def _contexts(queries: jax.Array, keys: jax.Array, values: jax.Array, heads: int, mask: jax.Array) -> jax.Array:
@@ -118,13 +118,13 @@ def _contexts(queries: jax.Array, keys: jax.Array, values: jax.Array, heads: int
 
 
 def _feedforward(weights: Weights, values: jax.Array) -> jax.Array:
-    inner = _linear(weights, "inner", _normalized(weights, "feedforward_norm", values))
-    return _linear(weights, "outer", jax.nn.relu(inner))
+    inner = _linear(weights, "feedforward_in", _normalized(weights, "feedforward_norm", values))
+    return _linear(weights, "feedforward_out", jax.nn.relu(inner))
 
 
-def _real(memory: jax.Array, lengths: jax.Array) -> jax.Array:
-    """Whether places of a memory `[rows, time, units]` are no padding, `[rows, time]`."""
-    return jnp.arange(memory.shape[1]) < lengths[:, None]
+def _real(encoded: jax.Array, lengths: jax.Array) -> jax.Array:
+    """Whether positions of an encoder's outputs `[rows, time, units]` are no padding, `[rows, time]`."""
+    return jnp.arange(encoded.shape[1]) < lengths[:, None]
 
 
 def _embeddings_at_places(weights: Weights, pieces: jax.Array) -> jax.Array:
@@ -135,7 +135,7 @@ def _embeddings_at_places(weights: Weights, pieces: jax.Array) -> jax.Array:
 def _normalized(weights: Weights, name: str, values: jax.Array) -> jax.Array:
     centred = values - values.mean(-1, keepdims=True)
     normal = centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + _EPSILON)
-    return normal * weights[f"{name}/scale"] + weights[f"{name}/shift"]
+    return normal * weights[f"{name}/gamma"] + weights[f"{name}/beta"]
 
 
 def _linear(weights: Weights, name: str, values: jax.Array) -> jax.Array:
@@ -143,4 +143,4 @@ def _linear(weights: Weights, name: str, values: jax.Array) -> jax.Array:
 
 
 def _projected(weights: Weights, features: jax.Array) -> jax.Array:
-    return features @ weights["projection"].T + weights["output_bias"]
+    return features @ weights["output_projection"].T + weights["output_bias"]

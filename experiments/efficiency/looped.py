@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from seq2split.layers import Recurrent
-from seq2split.layers.recurrent import State
+from seq2split.layers.recurrence import State
 from seq2split.models import RecurrentEncoder
 
 
@@ -16,7 +16,7 @@ class Looped:
     """A recurrent layer in a `tf.while_loop`. The product of its inputs is still one for all steps, before the loop.
 
     Args:
-        layer: The layer, whose weights and step these are. It runs forwards.
+        layer: The layer, whose weights and step these are; it runs forwards.
     """
 
     def __init__(self, layer: Recurrent):
@@ -28,13 +28,13 @@ class Looped:
     def __call__(
         self, inputs: tf.Tensor, lengths: tf.Tensor | None = None, state: State | None = None
     ) -> tuple[tf.Tensor, State]:
-        """As of the layer; the time of `inputs [time, rows, features]` may be unknown."""
+        """Run all steps, as the layer does; the time of `inputs [time, rows, features]` may be unknown."""
         layer = self._layer
         time, rows = tf.shape(inputs)[0], tf.shape(inputs)[1]
         projected = layer.product(inputs, layer.kernel.value) + layer.bias.value
         if lengths is not None:
             padding = 1.0 - tf.transpose(tf.sequence_mask(lengths, time, layer.variable_dtype))
-            projected += padding[:, :, None] * layer.hold()
+            projected += padding[:, :, None] * layer.holding_bias()
         recurrent = tf.cast(layer.recurrent_kernel.value, layer.compute_dtype)
         first = tuple(layer.zero_state(rows) if state is None else state)
 
@@ -48,12 +48,12 @@ class Looped:
             lambda step, *_: step < time, body, (0, first, outputs), maximum_iterations=time
         )
         outputs = outputs.stack()
-        return outputs, final if lengths is None else layer._final(outputs, final, first, lengths)
+        return outputs, final if lengths is None else layer.final_state(outputs, final, first, lengths)
 
 
 def loop(encoder: keras.Layer, decoder: keras.Layer) -> None:
     """Puts the recurrent layers of a model into loops; a Transformer has none, and takes unknown lengths as it is."""
     if not isinstance(encoder, RecurrentEncoder):
         return
-    encoder.levels = [[Looped(layer) for layer in level] for level in encoder.levels]
-    decoder.levels = [Looped(layer) for layer in decoder.levels]
+    encoder.stack = [[Looped(layer) for layer in directions] for directions in encoder.stack]
+    decoder.stack = [Looped(layer) for layer in decoder.stack]

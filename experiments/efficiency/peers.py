@@ -3,9 +3,10 @@
 They are `RecurrentEncoder(..., bidirectional=False)` with `RecurrentDecoder(...)` of `seq2split.models`, one LSTM layer
 each with Luong's attention, and `TransformerEncoder(...)` with `TransformerDecoder(...)`; no dropout, no label
 smoothing. Each peer is written as one would write it there for speed: PyTorch in eager mode with its fused `nn.LSTM`
-and, in float32, `scaled_dot_product_attention`, JAX compiled for each padded shape and split by `jax.vjp` as ours is
-split into parts. Padding needs no mask in the recurrences, since both run forwards: what comes after a row's last piece
-is never read. For the same reason the Transformer's decoder needs none where it attends to itself.
+and, in float32, `scaled_dot_product_attention`; JAX compiled for each padded shape, and split by `jax.vjp` as ours is
+split into parts.
+Padding needs no mask in the recurrences, since both run forwards: what comes after a row's last piece is never read.
+For the same reason the Transformer's decoder needs none where it attends to itself.
 
 Every row holds at least one piece on either side. Adam differs from Keras's in where its epsilon stands, so that
 losses and gradients agree with ours to rounding, but trajectories drift apart slowly.

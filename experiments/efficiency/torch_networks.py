@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from efficiency.naming import Weights, by_part, levels
+from efficiency.naming import Weights, below, by_part, layers
 from efficiency.peer_inputs import MASKED, Inputs, places
 
 Parameters = Mapping[str, nn.Parameter]
@@ -30,18 +30,18 @@ def keras_layout(name: str, tensor: torch.Tensor) -> np.ndarray:
 def recurrent(parameters: Parameters) -> Network:
     """The LSTMs with Luong's attention."""
     encoder, decoder = by_part(parameters).values()
-    encode, decode = _lstm(encoder), _lstm(decoder)
+    encode, decode = _lstm(below(encoder, "lstm_0")), _lstm(below(decoder, "lstm_0"))
 
     def logits(inputs: Inputs) -> torch.Tensor:
         lengths = torch.from_numpy(inputs.lengths)
-        memory, _ = encode(_embeddings(encoder, inputs.source.T))
-        summary = memory[lengths - 1, torch.arange(len(lengths))]
-        first = torch.tanh(_linear(decoder, "bridge", summary))[None].to(memory.dtype)
+        encoded, _ = encode(_embeddings(encoder, inputs.source.T))
+        summary = encoded[lengths - 1, torch.arange(len(lengths))]
+        first = torch.tanh(_linear(decoder, "bridge", summary))[None].to(encoded.dtype)
         states, _ = decode(_embeddings(decoder, inputs.previous.T), (first, torch.zeros_like(first)))
-        states, memory = states.transpose(0, 1), memory.transpose(0, 1)
-        scores = states @ functional.linear(memory, decoder["attention/kernel"]).transpose(1, 2)
+        states, encoded = states.transpose(0, 1), encoded.transpose(0, 1)
+        scores = states @ functional.linear(encoded, decoder["attention/kernel"]).transpose(1, 2)
         scores = scores.masked_fill(~_real(inputs)[:, None], MASKED)
-        features = torch.cat([states, torch.softmax(scores, -1) @ memory], -1)
+        features = torch.cat([states, torch.softmax(scores, -1) @ encoded], -1)
         return _projected(decoder, torch.tanh(_linear(decoder, "combine", features)))
 
     return logits
@@ -50,22 +50,22 @@ def recurrent(parameters: Parameters) -> Network:
 def transformer(parameters: Parameters, heads: int) -> Network:
     """The Transformer, which normalizes before each sublayer."""
     encoder, decoder = by_part(parameters).values()
-    encoder_levels, decoder_levels = levels(encoder), levels(decoder)
+    encoder_layers, decoder_layers = layers(encoder), layers(decoder)
 
     def logits(inputs: Inputs) -> torch.Tensor:
         real, time = _real(inputs)[:, None, None], inputs.previous.shape[1]
         earlier = torch.ones([time, time], dtype=torch.bool).tril()
-        memory = _embeddings_at_places(encoder, inputs.source)
-        for level in encoder_levels:
-            memory = memory + _self_attention(level, memory, heads, real)
-            memory = memory + _feedforward(level, memory)
-        memory = _normalized(encoder, "last_norm", memory)
+        encoded = _embeddings_at_places(encoder, inputs.source)
+        for layer in encoder_layers:
+            encoded = encoded + _self_attention(layer, encoded, heads, real)
+            encoded = encoded + _feedforward(layer, encoded)
+        encoded = _normalized(encoder, "final_norm", encoded)
         values = _embeddings_at_places(decoder, inputs.previous)
-        for level in decoder_levels:
-            values = values + _self_attention(level, values, heads, earlier)
-            values = values + _attention_to(memory, level, values, heads, real)
-            values = values + _feedforward(level, values)
-        return _projected(decoder, _normalized(decoder, "last_norm", values))
+        for layer in decoder_layers:
+            values = values + _self_attention(layer, values, heads, earlier)
+            values = values + _attention_to(encoded, layer, values, heads, real)
+            values = values + _feedforward(layer, values)
+        return _projected(decoder, _normalized(decoder, "final_norm", values))
 
     return logits
 
@@ -85,16 +85,16 @@ def _lstm(weights: Parameters) -> nn.LSTM:
 
 
 def _self_attention(weights: Parameters, values: torch.Tensor, heads: int, mask: torch.Tensor) -> torch.Tensor:
-    projected = _linear(weights, "own/query", _normalized(weights, "own_norm", values))
-    return _linear(weights, "own/output", _contexts(*projected.chunk(3, -1), heads, mask))
+    projected = _linear(weights, "self_attention/query_key_value", _normalized(weights, "self_attention_norm", values))
+    return _linear(weights, "self_attention/output", _contexts(*projected.chunk(3, -1), heads, mask))
 
 
 def _attention_to(
-    memory: torch.Tensor, weights: Parameters, values: torch.Tensor, heads: int, mask: torch.Tensor
+    encoded: torch.Tensor, weights: Parameters, values: torch.Tensor, heads: int, mask: torch.Tensor
 ) -> torch.Tensor:
-    queries = _linear(weights, "memory/query", _normalized(weights, "memory_norm", values))
-    keys_values = _linear(weights, "memory/key_value", memory).chunk(2, -1)
-    return _linear(weights, "memory/output", _contexts(queries, *keys_values, heads, mask))
+    queries = _linear(weights, "cross_attention/query", _normalized(weights, "cross_attention_norm", values))
+    keys_values = _linear(weights, "cross_attention/key_value", encoded).chunk(2, -1)
+    return _linear(weights, "cross_attention/output", _contexts(queries, *keys_values, heads, mask))
 
 
 def _contexts(
@@ -111,8 +111,8 @@ def _contexts(
 
 
 def _feedforward(weights: Parameters, values: torch.Tensor) -> torch.Tensor:
-    inner = _linear(weights, "inner", _normalized(weights, "feedforward_norm", values))
-    return _linear(weights, "outer", functional.relu(inner))
+    inner = _linear(weights, "feedforward_in", _normalized(weights, "feedforward_norm", values))
+    return _linear(weights, "feedforward_out", functional.relu(inner))
 
 
 def _real(inputs: Inputs) -> torch.Tensor:
@@ -130,8 +130,8 @@ def _embeddings_at_places(weights: Parameters, pieces: np.ndarray) -> torch.Tens
 
 
 def _normalized(weights: Parameters, name: str, values: torch.Tensor) -> torch.Tensor:
-    scale, shift = weights[f"{name}/scale"], weights[f"{name}/shift"]
-    return functional.layer_norm(values, scale.shape, scale, shift, _EPSILON)
+    gamma, beta = weights[f"{name}/gamma"], weights[f"{name}/beta"]
+    return functional.layer_norm(values, gamma.shape, gamma, beta, _EPSILON)
 
 
 def _linear(weights: Parameters, name: str, values: torch.Tensor) -> torch.Tensor:
@@ -139,4 +139,4 @@ def _linear(weights: Parameters, name: str, values: torch.Tensor) -> torch.Tenso
 
 
 def _projected(weights: Parameters, features: torch.Tensor) -> torch.Tensor:
-    return functional.linear(features, weights["projection"], weights["output_bias"])
+    return functional.linear(features, weights["output_projection"], weights["output_bias"])

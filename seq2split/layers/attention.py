@@ -12,6 +12,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+from seq2split.layers.configuration import constructor_arguments
 from seq2split.layers.masks import additive_mask
 from seq2split.layers.weights import add_weight
 
@@ -19,12 +20,12 @@ _unconverted = tf.autograph.experimental.do_not_convert
 
 
 class AttentionMemory(NamedTuple):
-    """What attention reads of the encoder, prepared once.
+    """An encoder's outputs, prepared once for all queries.
 
     Attributes:
-        values: `[rows, time, features]`.
-        keys: What the score compares with the query, `[rows, time, units]`.
-        mask: What is added to the scores, `[rows, 1, time]`: zero, or a large negative number at padding.
+        values: The outputs, `[rows, time, features]`, in the compute dtype.
+        keys: Their projections, which the score compares with a query, `[rows, time, units]`.
+        mask: The mask that is added to the scores, `[rows, 1, time]`: a large negative number at padding, or zero.
     """
 
     values: tf.Tensor
@@ -36,8 +37,8 @@ class Attention(keras.Layer):
     """The base of `LuongAttention` and `BahdanauAttention`.
 
     Args:
-        units: Size of a query.
-        **options: Of `keras.Layer`, such as `dtype` and `name`.
+        units: The size of a query.
+        **options: Arguments of `keras.Layer`, such as `dtype` and `name`.
     """
 
     def __init__(self, units: int, **options):
@@ -45,46 +46,74 @@ class Attention(keras.Layer):
         self.units = units
 
     def build(self, input_shape):
-        """Creates the weights for a memory `[rows, time, features]`."""
+        """Create the weights for an encoder's outputs `[rows, time, features]`."""
         self.kernel = add_weight(self, "kernel", (input_shape[-1], self.units))
         self._build_score()
 
     @_unconverted
     def prepare(self, values: tf.Tensor, lengths: tf.Tensor) -> AttentionMemory:
-        """Projects the memory once for all queries: `values [rows, time, features]`, `lengths [rows]`."""
+        """Project an encoder's outputs once for all queries.
+
+        Args:
+            values: The outputs, `[rows, time, features]`.
+            lengths: The real positions of each row, `[rows]`, integers.
+
+        Returns:
+            What queries attend to.
+        """
+        if not self.built:
+            self.build(values.shape)
         values = tf.cast(values, self.compute_dtype)
         keys = tf.einsum("rtf,fu->rtu", values, tf.cast(self.kernel.value, self.compute_dtype))
         real = tf.sequence_mask(lengths, tf.shape(values)[1])[:, None]
         return AttentionMemory(values, keys, additive_mask(real, self.variable_dtype))
 
     @_unconverted
-    def call(self, queries: tf.Tensor, memory: AttentionMemory) -> tuple[tf.Tensor, tf.Tensor]:
-        """Reads the memory.
+    def call(self, queries: tf.Tensor, attended: AttentionMemory) -> tuple[tf.Tensor, tf.Tensor]:
+        """Attend to an encoder's outputs.
 
         Args:
             queries: `[rows, queries, units]`.
-            memory: As prepared.
+            attended: The prepared outputs.
 
         Returns:
-            One context for each query, `[rows, queries, features]`, and the share that each position of the memory has
-            in it, `[rows, queries, time]`, exactly zero at padding.
+            One context for each query, `[rows, queries, features]`, and the attention weights,
+            `[rows, queries, time]`, exactly zero at padding; both in the variable dtype.
         """
-        scores = self._scores(tf.cast(queries, self.compute_dtype), memory.keys)
-        weights = tf.nn.softmax(tf.cast(scores, self.variable_dtype) + memory.mask)
-        contexts = tf.cast(tf.matmul(tf.cast(weights, self.compute_dtype), memory.values), self.variable_dtype)
+        scores = self._scores(tf.cast(queries, self.compute_dtype), attended.keys)
+        weights = tf.nn.softmax(tf.cast(scores, self.variable_dtype) + attended.mask)
+        contexts = tf.cast(tf.matmul(tf.cast(weights, self.compute_dtype), attended.values), self.variable_dtype)
         return contexts, weights
+
+    def get_config(self) -> dict:
+        """Return what the layer was made with."""
+        return super().get_config() | constructor_arguments(self)
 
     @abstractmethod
     def _build_score(self) -> None:
-        """Creates the weights beside `kernel`."""
+        """Create the weights beside `kernel`."""
 
     @abstractmethod
     def _scores(self, queries: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
-        """How well each of `queries [rows, queries, units]` fits each of `keys [rows, time, units]`."""
+        """Score each of `queries [rows, queries, units]` against each of `keys [rows, time, units]`."""
 
 
+@keras.saving.register_keras_serializable(package="seq2split")
 class LuongAttention(Attention):
-    """Multiplicative attention of any number of queries at once."""
+    """Multiplicative attention of any number of queries at once.
+
+    Args:
+        units: The size of a query.
+        **options: Arguments of `keras.Layer`, such as `dtype` and `name`.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> attention = LuongAttention(units=8)
+        >>> attended = attention.prepare(tf.ones([2, 5, 6]), tf.constant([5, 3]))
+        >>> contexts, weights = attention(tf.ones([2, 4, 8]), attended)
+        >>> contexts.shape.as_list(), weights.shape.as_list()
+        ([2, 4, 6], [2, 4, 5])
+    """
 
     def _build_score(self) -> None:
         pass  # the score is a product
@@ -93,8 +122,24 @@ class LuongAttention(Attention):
         return tf.matmul(queries, keys, transpose_b=True)
 
 
+@keras.saving.register_keras_serializable(package="seq2split")
 class BahdanauAttention(Attention):
-    """Additive attention; its score takes `[rows, queries, time, units]` of memory, so it is meant for one query."""
+    """Additive attention.
+
+    Its scores take a tensor `[rows, queries, time, units]`, so it is meant for one query at a time.
+
+    Args:
+        units: The size of a query.
+        **options: Arguments of `keras.Layer`, such as `dtype` and `name`.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> attention = BahdanauAttention(units=8)
+        >>> attended = attention.prepare(tf.ones([2, 5, 6]), tf.constant([5, 3]))
+        >>> contexts, weights = attention(tf.ones([2, 1, 8]), attended)
+        >>> contexts.shape.as_list(), weights[1, 0, 3:].numpy().tolist()
+        ([2, 1, 6], [0.0, 0.0])
+    """
 
     def _build_score(self) -> None:
         self.query_kernel = add_weight(self, "query_kernel", (self.units, self.units))

@@ -20,13 +20,13 @@ _LEAST = 1e-37  # the least probability that every float type but float16 holds 
 
 
 def projected_logits(features: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, compute_dtype: str) -> tf.Tensor:
-    """The logits `features @ kernel^T + bias`, as `projected_cross_entropy` takes their softmax.
+    """Return the logits `features @ kernel^T + bias` whose softmax `projected_cross_entropy` takes.
 
     Args:
         features: `[positions, units]`, float.
         kernel: `[classes, units]`, of any float dtype.
         bias: `[classes]`, in the dtype of the result.
-        compute_dtype: Of the product.
+        compute_dtype: The dtype of the product.
 
     Returns:
         `[positions, classes]`.
@@ -43,7 +43,7 @@ def projected_logits(features: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, co
 def projected_cross_entropy(
     features: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, labels: tf.Tensor, *, smoothing: float, compute_dtype: str
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The loss of each position, whose logits are `features @ kernel^T + bias`.
+    """Return the loss of each position, whose logits are `features @ kernel^T + bias`.
 
     Args:
         features: `[positions, units]`, float.
@@ -51,7 +51,8 @@ def projected_cross_entropy(
         bias: `[classes]`, likewise.
         labels: `[positions]`, integers.
         smoothing: The probability that is spread over all classes; 0 for none.
-        compute_dtype: Of the products and the softmax. In bfloat16 a probability, and so the loss, is good to 0.4 %.
+        compute_dtype: The dtype of the products and the softmax. In bfloat16 a probability, and so the loss, is good
+            to 0.4 %.
 
     Returns:
         The smoothed loss, which carries the gradient, and the negative log-likelihood in nats, which is only reported;
@@ -103,7 +104,7 @@ def projected_cross_entropy(
             return features_ct, kernel_ct, bias_ct
 
         def less_targets(total, values):
-            """`total [classes, ...]`, less the products of the smoothed targets with values `[positions, ...]`."""
+            """Subtract the smoothed targets' products with values `[positions, ...]` from `total [classes, ...]`."""
             total = tf.cast(total, dtype)
             if smoothing:
                 total -= smoothing / classes * tf.reduce_sum(values, axis=0)

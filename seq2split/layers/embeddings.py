@@ -1,31 +1,26 @@
-"""The embeddings of pieces or places, a layer's own or shared with another."""
+"""The embeddings of pieces, a layer's own or shared with another."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import keras
-import tensorflow as tf
 
-from seq2split.common.choices import check_choice
-from seq2split.layers.multi_head_attention import sinusoids
 from seq2split.layers.weights import add_weight
 
 
 def add_embeddings(layer: keras.Layer, count: int, units: int, name: str = "embeddings") -> keras.Variable:
-    """Adds a table `[count, units]`, normal, so that a row has a length of about 1."""
+    """Add a table `[count, units]`, normal, so that a row has a length of about 1."""
     return add_weight(layer, name, (count, units), keras.initializers.RandomNormal(stddev=units**-0.5))
 
 
 def own_or_shared(layer: keras.Layer, count: int, units: int, shared: keras.Variable | None) -> keras.Variable:
-    """The embeddings of a layer.
+    """Return the embeddings of a layer.
 
     Args:
-        layer: The layer.
-        count: Number of pieces.
-        units: Size of an embedding.
-        shared: Those of another layer; `None` for new ones. A shared variable stands in two parts, and gets one summed
-            gradient.
+        layer: The layer, to which new embeddings are added.
+        count: The number of pieces.
+        units: The size of an embedding.
+        shared: The embeddings of another layer; `None` for new ones. A shared variable belongs to two parts, and gets
+            one gradient, their sum.
 
     Returns:
         A table `[count, units]`.
@@ -43,23 +38,20 @@ def own_or_shared(layer: keras.Layer, count: int, units: int, shared: keras.Vari
     return shared
 
 
-class Positions(NamedTuple):
-    """How places enter the embeddings: a table of what was learned, or none for sinusoids."""
+def check_own(layer: keras.Layer, shared: bool) -> None:
+    """Check that the configuration of a layer says all that is needed to make it again.
 
-    table: keras.Variable | None
+    Args:
+        layer: The layer.
+        shared: Whether its embeddings are those of another layer.
 
-    @classmethod
-    def of(cls, layer: keras.Layer, kind: str, longest: int, units: int) -> Positions:
-        """Those of a layer; `kind` is `sinusoidal` or `learned`."""
-        check_choice(f"{type(layer).__name__}: positions", kind, ("sinusoidal", "learned"))
-        learned = kind == "learned"
-        return cls(add_embeddings(layer, longest, units, "positions") if learned else None)
-
-    def embed(self, embeddings: tf.Tensor, pieces: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
-        """The embeddings `[rows, time, units]` of pieces `[rows, time]`, scaled, with those of places `[time]`."""
-        units = embeddings.shape[1]
-        values = tf.gather(embeddings, pieces) * tf.constant(units**0.5, embeddings.dtype)
-        if self.table is None:
-            return values + sinusoids(places, units, embeddings.dtype)
-        scale = tf.constant(units**0.5, embeddings.dtype)
-        return values + tf.gather(self.table.value, places) * scale
+    Raises:
+        ValueError: They are.
+    """
+    if shared:
+        raise ValueError(
+            f"{type(layer).__name__} {layer.name!r} uses the embeddings of another layer, which its configuration "
+            "cannot name, so that it can't be saved in a .keras file. Make the layers again in code, with "
+            "embeddings=..., and load their weights (tf.train.Checkpoint); or give it embeddings of its own, with "
+            "embeddings=None."
+        )

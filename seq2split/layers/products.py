@@ -1,4 +1,4 @@
-"""What makes matrix products cheap: a bias as one more column, and sizes that the matrix units like."""
+"""Matrix products made cheap: a bias as one more column, and sizes that the matrix units like."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _BLOCK = 32  # oneDNN's kernels want a multiple: a product over 257 columns take
 
 
 def widened(matrix: tf.Tensor, vectors: Sequence[tf.Tensor], axis: int, dtype: str) -> tf.Tensor:
-    """A matrix with further columns or rows, and zeros up to a multiple of 32 of them.
+    """Return a matrix with further columns or rows, and zeros up to a multiple of 32 of them.
 
     A product of two widened matrices adds the products of what they were widened by: a bias costs the other factor a
     column of ones. Added to the product itself it costs another pass over the result, and where that is as wide as a
@@ -20,7 +20,7 @@ def widened(matrix: tf.Tensor, vectors: Sequence[tf.Tensor], axis: int, dtype: s
         matrix: `[rows, columns]`.
         vectors: The new columns, each `[rows]`, or rows, each `[columns]`.
         axis: 0 for further rows, 1 for further columns.
-        dtype: Of the result.
+        dtype: The dtype of the result.
 
     Returns:
         The wider matrix.

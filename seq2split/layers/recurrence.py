@@ -5,25 +5,72 @@ kernels are taken over all steps together, instead of one for each step and a su
 what it reads: the activations of each step and one block of inputs and outputs, in the dtype of the products. A step
 then costs one product and a few passes over its gates, either way.
 
-The forward of the recurrence stands in the cell, a `Recurrent` layer, as do the gradients of one step.
+The forward and the backward of one step are the cell's.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import tensorflow as tf
 
 from seq2split.layers.products import widened
 
-if TYPE_CHECKING:
-    from seq2split.layers.recurrent import Recurrent, State
+State = tuple[tf.Tensor, ...]
+"""The state of a recurrence, tensors `[rows, units]`; the first is the output of the step."""
+
+
+class Cell(Protocol):
+    """What `unroll` needs of a recurrent layer.
+
+    Attributes:
+        compute_dtype: The dtype of matrix products.
+        variable_dtype: The dtype of everything between them.
+    """
+
+    compute_dtype: str
+    variable_dtype: str
+
+    def weight_values(self) -> list[tf.Tensor]:
+        """Return the values of the weights.
+
+        Returns:
+            The kernel `[features, columns]`, its bias `[columns]`, the recurrent kernel `[units, columns]` and, where
+            there is one, its bias.
+        """
+
+    def holding_bias(self) -> tf.Tensor:
+        """Return what holds the state through a step when it is added to the pre-activations, `[columns]`."""
+
+    def forward_step(self, projected: tf.Tensor, recurred: tf.Tensor, state: State) -> tuple[State, State]:
+        """Take one step.
+
+        Args:
+            projected: The input's share of the pre-activations, `[rows, columns]`.
+            recurred: The old output's share, likewise.
+            state: The state before the step.
+
+        Returns:
+            The state after the step, and the activations that `backward_step` reads.
+        """
+
+    def backward_step(self, saved: State, state_ct: State) -> tuple[tf.Tensor, tf.Tensor, tuple[tf.Tensor | None, ...]]:
+        """Take the gradient of one step.
+
+        Args:
+            saved: The activations that `forward_step` returned.
+            state_ct: The cotangents of the state after the step.
+
+        Returns:
+            The cotangents of `projected`, of `recurred`, and of the state before the step, without what goes through
+            `recurred`; `None` where nothing is left.
+        """
 
 
 def unroll(
-    cell: Recurrent, inputs: tf.Tensor, padding: tf.Tensor | None, state: State, backwards: bool
+    cell: Cell, inputs: tf.Tensor, padding: tf.Tensor | None, state: State, backwards: bool
 ) -> tuple[tf.Tensor, State]:
-    """Runs a cell over all steps.
+    """Run a cell over all steps.
 
     Args:
         cell: The cell.
@@ -45,7 +92,7 @@ def unroll(
         recurrent_bias, state = others[: len(weights) - 3], others[len(weights) - 3 :]
         flat = tf.reshape(inputs, [-1, features])
         extra = [(tf.ones_like(flat[:, 0]), bias)]
-        extra += [] if padding is None else [(tf.reshape(padding, [-1]), cell.hold())]
+        extra += [] if padding is None else [(tf.reshape(padding, [-1]), cell.holding_bias())]
         flat = widened(flat, [column for column, _ in extra], 1, compute)
         wide_kernel = widened(kernel, [row for _, row in extra], 0, compute)
         kernel, recurrent_kernel = tf.cast(kernel, compute), tf.cast(recurrent_kernel, compute)
@@ -55,7 +102,7 @@ def unroll(
             read[step] = tf.cast(state[0], compute)
             recurred = tf.cast(tf.matmul(read[step], recurrent_kernel), variable)
             recurred = recurred + recurrent_bias[0] if recurrent_bias else recurred
-            state, saved[step] = cell.advance(tf.cast(projected[step], variable), recurred, state)
+            state, saved[step] = cell.forward_step(tf.cast(projected[step], variable), recurred, state)
             outputs[step] = state[0]
 
         def backward(outputs_ct, *state_ct):
@@ -63,7 +110,7 @@ def unroll(
             projected_ct, recurred_ct = [None] * time, [None] * time
             for step in reversed(order):
                 state_ct = (state_ct[0] + steps_ct[step], *state_ct[1:])
-                *gates_ct, state_ct = cell.retreat(saved[step], state_ct)
+                *gates_ct, state_ct = cell.backward_step(saved[step], state_ct)
                 projected_ct[step], recurred_ct[step] = (tf.cast(gate_ct, compute) for gate_ct in gates_ct)
                 through = tf.cast(tf.matmul(recurred_ct[step], recurrent_kernel, transpose_b=True), variable)
                 state_ct = (through if state_ct[0] is None else through + state_ct[0], *state_ct[1:])

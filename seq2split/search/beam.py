@@ -117,7 +117,7 @@ class BeamSearch:
     def _graphs_for(self, coverage: bool) -> DecoderGraphs:
         with self._building:  # searches may run in threads
             if coverage not in self._graphs:
-                encoded = {name: self._model.boundary(name) for name in self._encoders}
+                encoded = {name: self._model.output_specs(name) for name in self._encoders}
                 self._graphs[coverage] = DecoderGraphs(self._decoder, encoded, eos=self._eos, coverage=coverage)
             return self._graphs[coverage]
 

@@ -10,9 +10,9 @@ import tensorflow as tf
 
 from seq2split.engine.part import Part
 from seq2split.engine.signature import describe
+from seq2split.models import attended_positions, require
 from seq2split.search.ranking import Continuations, rank_continuations
 from seq2split.search.scoring import coverage_penalties
-from seq2split.split.sequences import Sequences
 
 Nest = Any
 _unconverted = tf.autograph.experimental.do_not_convert
@@ -59,9 +59,9 @@ class DecoderGraphs:
     def __init__(self, decoder: Any, encoded: Mapping[str, Nest], *, eos: int, coverage: bool):
         self._decoder, self._encoders, self._eos, self._coverage = decoder, list(encoded), eos, coverage
         for name in ("bos", "start", "step"):
-            _require(decoder, name, "a search")
+            require(decoder, name, "a search")
         if coverage:
-            _require(decoder, "step_with_weights", "coverage")
+            require(decoder, "step_with_weights", "coverage")
         self.start = Part(self._start, name="start", variables=[]).build(*encoded.values(), trace=("infer",))
         context, state = (self._any_rows(each) for each in self.start.output_specs)
         hypotheses = [tf.TensorSpec([None, None], dtype) for dtype in (tf.int32, tf.int32, tf.float32)]
@@ -143,26 +143,12 @@ class DecoderGraphs:
         return tf.nest.map_structure(lambda spec: tf.TensorSpec([None, *spec.shape[1:]], spec.dtype), specs)
 
 
-def _require(decoder: Any, name: str, purpose: str) -> None:
-    if not hasattr(decoder, name):
-        raise ValueError(f"{purpose} needs {name} of the decoder, but {type(decoder).__name__} has none; add it.")
-
-
 def _padding(name: str, encoded: Nest) -> tf.Tensor:
     """Return the attention before the first step: one at padding, which needs none, `[rows, time]`, float32."""
-    sequences = _first_sequences(encoded)
-    if sequences is None:
-        raise ValueError(
-            f"coverage needs the lengths of the sources, but there is no Sequences in what {name!r} returned: "
-            f"{describe(encoded)}. Wrap the outputs that have a time axis as Sequences(values, lengths), or set "
-            "coverage to 0."
-        )
+    try:
+        sequences = attended_positions(encoded)
+    except ValueError as error:
+        error.add_note(f"coverage needs the lengths of what encoder {name!r} returned; or set coverage to 0")
+        raise
     time = tf.shape(tf.nest.flatten(sequences.values)[0])[1]
     return 1 - tf.sequence_mask(sequences.lengths, time, tf.float32)
-
-
-def _first_sequences(nest: Nest) -> Sequences | None:
-    if isinstance(nest, Sequences):
-        return nest
-    children = nest.values() if isinstance(nest, Mapping) else nest if isinstance(nest, tuple | list) else ()
-    return next((found for found in map(_first_sequences, children) if found is not None), None)

@@ -2,7 +2,7 @@
 
 from seq2split.split.model import SplitModel
 from seq2split.split.node import Node
-from seq2split.split.results import LossAndGradients, Losses
+from seq2split.split.results import BatchLosses, LossAndGradients
 from seq2split.split.sequences import Sequences
 
-__all__ = ["LossAndGradients", "Losses", "Node", "Sequences", "SplitModel"]
+__all__ = ["LossAndGradients", "BatchLosses", "Node", "Sequences", "SplitModel"]

@@ -13,7 +13,7 @@ from seq2split.split.fields import Fields, read_fields, rows_of
 from seq2split.split.gradients import add_up, sums_by_part
 from seq2split.split.grouping import Group, Grouping
 from seq2split.split.part_graphs import PartGraphs
-from seq2split.split.results import Losses, collect_losses
+from seq2split.split.results import BatchLosses, collect_losses
 from seq2split.split.routing import Route, carry, plan_routes
 from seq2split.split.threads import Workers
 from seq2split.split.wiring import Wiring
@@ -98,7 +98,7 @@ class BatchStep:
         """Return the number that each part with a loss is divided by; see `Node`."""
         return {name: self._weight(name) for name in self._wiring.losses}
 
-    def losses(self, weights: Mapping[str, float]) -> Losses:
+    def losses(self, weights: Mapping[str, float]) -> BatchLosses:
         """Return what the parts with losses returned, summed over the groups and divided by their weights."""
         return collect_losses({name: self._mean(name, weights[name]) for name in self._wiring.losses}, weights)
 

@@ -24,7 +24,7 @@ from seq2split.split.fields import Fields
 from seq2split.split.grouping import FixedGrouping, FlexibleGrouping
 from seq2split.split.node import Node
 from seq2split.split.part_graphs import PartGraphs
-from seq2split.split.results import Gradient, LossAndGradients, Losses
+from seq2split.split.results import BatchLosses, Gradient, LossAndGradients
 from seq2split.split.threads import Workers
 from seq2split.split.updates import apply_gradients
 from seq2split.split.wiring import WiredPart, Wiring
@@ -174,7 +174,7 @@ class SplitModel:
         losses = step.losses(weights)
         return LossAndGradients(losses.loss, losses.metrics, losses.weights, step.gradients(frozen))
 
-    def losses(self, batch: Fields) -> Losses:
+    def losses(self, batch: Fields) -> BatchLosses:
         """Return the loss and the metrics of a batch, every part in inference.
 
         Args:

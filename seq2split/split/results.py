@@ -13,7 +13,7 @@ Gradient = tf.Tensor | tf.IndexedSlices | None
 
 
 @dataclass(frozen=True)
-class Losses:
+class BatchLosses:
     """The loss of a batch.
 
     Attributes:
@@ -31,7 +31,7 @@ class Losses:
 
 
 @dataclass(frozen=True)
-class LossAndGradients(Losses):
+class LossAndGradients(BatchLosses):
     """The loss of a batch and the gradients of every part; it unpacks as `loss, gradients`.
 
     Attributes:
@@ -46,7 +46,7 @@ class LossAndGradients(Losses):
         return iter((self.loss, self.gradients))
 
 
-def collect_losses(means: Mapping[str, Nest], weights: Mapping[str, float]) -> Losses:
+def collect_losses(means: Mapping[str, Nest], weights: Mapping[str, float]) -> BatchLosses:
     """Return the losses of a batch.
 
     Args:
@@ -65,9 +65,9 @@ def collect_losses(means: Mapping[str, Nest], weights: Mapping[str, float]) -> L
     losses = [next(iter(each.values())) for each in named.values()]
     if len(named) == 1:
         ((_, *metrics),) = (each.items() for each in named.values())
-        return Losses(losses[0], dict(metrics), dict(weights))
+        return BatchLosses(losses[0], dict(metrics), dict(weights))
     metrics = {f"{part}/{name}": value for part, each in named.items() for name, value in each.items()}
-    return Losses(tf.add_n([tf.cast(loss, losses[0].dtype) for loss in losses]), metrics, dict(weights))
+    return BatchLosses(tf.add_n([tf.cast(loss, losses[0].dtype) for loss in losses]), metrics, dict(weights))
 
 
 def _named(outputs: Nest) -> dict[str, tf.Tensor]:

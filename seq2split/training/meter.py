@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from tqdm.auto import tqdm
 
 from seq2split.corpus import Batch
-from seq2split.split import Losses
+from seq2split.split import BatchLosses
 
 _OVERFLOW = 50.0  # nats; a loss above it tells that the model is lost, whatever its exponential
 
@@ -40,7 +40,7 @@ class Meter:
         self._figures: Counter[str] = Counter()
         self._last = time.perf_counter()
 
-    def count(self, batches: Sequence[Batch], losses: Losses) -> float:
+    def count(self, batches: Sequence[Batch], losses: BatchLosses) -> float:
         """Note a step.
 
         Args:

@@ -1,4 +1,4 @@
-"""Which source pieces the decoder read for each target piece."""
+"""The attention weights of a translation: which source pieces the decoder attended to for each target piece."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import tensorflow as tf
 
 from seq2split.corpus.batches import ParallelCorpus
+from seq2split.models.protocol import AttentiveDecoder, Nest, require
 from seq2split.runs.directory import admit
-from seq2split.split.sequences import Sequences
 from seq2split.translation.translator import Translator
 
 
@@ -18,9 +19,9 @@ class Alignment:
     """The attention weights of one sentence.
 
     Attributes:
-        sources: For each source side its pieces, as text; the last ends the sentence.
+        sources: The pieces of each source side, as text; the last ends the sentence.
         target: The pieces of the target, likewise.
-        weights: For each source side the weights with which each target piece was predicted, `[target, source]`; each
+        weights: The weights over each source side with which each target piece was predicted, `[target, source]`; each
             row adds up to one.
     """
 
@@ -30,30 +31,32 @@ class Alignment:
 
 
 def align(translator: Translator, sources: Sequence[str], target: str | None = None) -> Alignment:
-    """The attention weights over a sentence.
+    """Return the attention weights of one sentence.
 
     Args:
         translator: The model.
         sources: The sentence, in the language of each source side.
-        target: What it is translated to; by default as the model translates it. It is read in the pieces that the
-            vocabulary cuts it into, which may be others than the model chose.
+        target: Its translation; by default the model's. It is read in the pieces that the vocabulary cuts it into,
+            which may be others than the model chose.
 
     Returns:
         The alignment.
 
     Raises:
         OverlongError: The sentence, or the target that was given, is longer than the last bucket of its side.
-        ValueError: There are not as many sentences as the model has source sides.
+        ValueError: There are not as many sentences as the model has source sides, or the decoder has no
+            `step_with_weights`.
     """
+    require(translator.decoder, "step_with_weights", "a picture of attention")
     overlong = "error"
-    if target is None or len(sources) != len(translator.encoders):  # which the translation complains about
+    if target is None or len(sources) != len(translator.encoders):  # too few or many are the translation's error
         (target,), _ = translator.translate(*([source] for source in sources))
         overlong = "truncate"  # what was cut at the limit of a search may be cut into more pieces
     vocabularies = translator.vocabularies
     batch = {side: vocabularies[side].encode([line]) for side, line in zip(translator.encoders, sources, strict=True)}
     rows, labels = [row for (row,) in batch.values()], _labels(translator, target, overlong)
     encoded = [translator.model.infer(batch, encoder.name) for encoder in translator.encoders.values()]
-    weights = translator.decoder.align(*encoded, Sequences(labels[None], np.array([len(labels)], np.int32)))
+    weights = forced_weights(translator.decoder, encoded, labels[None])
     return Alignment(
         [vocabularies[side].pieces(row) for side, row in zip(batch, rows, strict=True)],
         vocabularies["target"].pieces(labels),
@@ -61,8 +64,29 @@ def align(translator: Translator, sources: Sequence[str], target: str | None = N
     )
 
 
+def forced_weights(decoder: AttentiveDecoder, encoded: Sequence[Nest], labels: np.ndarray) -> list[tf.Tensor]:
+    """Return the attention weights with which a decoder predicts given targets.
+
+    Args:
+        decoder: The decoder.
+        encoded: What each encoder returned, for `[rows]` sentences.
+        labels: The pieces of the targets, `[rows, target time]`, integers.
+
+    Returns:
+        The weights over the positions of each encoder, `[rows, target time, source time]`; they add up to one over the
+        real ones.
+    """
+    context, state = decoder.start(*encoded)
+    pieces, steps = tf.constant(decoder.bos, tf.int32, [len(labels)]), []
+    for following in labels.T.astype(np.int32):
+        _, state, weights = decoder.step_with_weights(context, state, pieces)
+        steps.append(weights)
+        pieces = tf.constant(following)
+    return [tf.stack(each, axis=1) for each in zip(*steps, strict=True)]
+
+
 def _labels(translator: Translator, target: str, overlong: str) -> np.ndarray:
-    """The pieces of a target, `[pieces]`."""
+    """Return the pieces of a target, `[pieces]`."""
     corpus = ParallelCorpus({"target": translator.vocabularies["target"].encode([target])})
     (labels,) = admit(corpus, translator.buckets, overlong, "sentence")[0].sides["target"]
     return labels

@@ -235,7 +235,7 @@ def _transformer_options(request: ModelRequest, settings: ModelConfig, side: str
     return {
         "norm": settings.norm,
         "positions": settings.positions,
-        "longest": request.buckets[side].boundaries[-1],
+        "max_length": request.buckets[side].boundaries[-1],
         "rates": DropoutRates(settings.dropout, settings.attention_dropout, settings.activation_dropout),
     }
 

@@ -38,7 +38,7 @@ APART = """
         results = encoder.forward(source)
         last = decoder.value_and_gradients(results["outputs"], target, tf.constant(1.0, tf.float64))
         first = encoder.backward(results["residuals"], last["inputs_ct"][0])
-        flat = [last["outputs"][0], *encoder.infer(source).memory]
+        flat = [last["outputs"][0], *encoder.infer(source).outputs]
         flat += [tf.convert_to_tensor(each) for each in first["gradients"] + last["gradients"]]
         found |= {f"{length} {index}": each.numpy() for index, each in enumerate(flat)}
     np.savez(f"{folder}/found.npz", **found)
@@ -73,7 +73,7 @@ def test_another_process_gets_the_same_gradients(model, tmp_path):
         outputs, residuals = graphs["encoder", n].forward(source)
         (loss, _), (memory_ct, _), last = graphs["decoder", n].value_and_gradients(outputs, target)
         _, first = graphs["encoder", n].backward(residuals, memory_ct)
-        flat = [loss, *graphs["encoder", n].infer(source).memory, *map(tf.convert_to_tensor, first + last)]
+        flat = [loss, *graphs["encoder", n].infer(source).outputs, *map(tf.convert_to_tensor, first + last)]
         for index, each in enumerate(flat):
             np.testing.assert_array_equal(found[f"{n} {index}"], each, err_msg=f"{n} {index}")
 

@@ -250,7 +250,7 @@ def test_subjects_of_a_transformer_agree(setting):
 
 def test_a_subject_that_computes_another_thing_is_told(setting):
     made = {name: make(name, setting) for name in ("joint-pairs", "tape")}
-    bias = made["tape"].layers["encoder"].levels[0][0].bias
+    bias = made["tape"].layers["encoder"].stack[0][0].bias
     bias.assign(bias.numpy() + 1e-2)
     with pytest.raises(agreement.DisagreementError, match="of tape"):
         agreement.check(made, mixed_batch(), PRECISION)
@@ -261,7 +261,7 @@ def test_agreement_in_bfloat16_is_of_gradients(setting):
     of_bfloat16 = replace(setting, precision="mixed_bfloat16")
     made = {name: make(name, of_bfloat16) for name in ("joint-pairs", "tape")}
     agreement.check(made, mixed_batch(), "mixed_bfloat16")
-    kernel = made["tape"].layers["encoder"].levels[0][0].kernel
+    kernel = made["tape"].layers["encoder"].stack[0][0].kernel
     kernel.assign(-kernel.numpy())
     with pytest.raises(agreement.DisagreementError, match=r"the gradient of .* of tape differs"):
         agreement.check(made, mixed_batch(), "mixed_bfloat16")

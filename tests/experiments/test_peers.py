@@ -34,7 +34,7 @@ def make_jax(weights):
 
 
 def heads_of(weights):
-    return HEADS if "encoder/last_norm/scale" in weights else None
+    return HEADS if "encoder/final_norm/gamma" in weights else None
 
 
 def recurrent(bidirectional=False, layers=1, **options):
@@ -148,7 +148,7 @@ def test_bfloat16_is_near_and_not_float32(layers, batch, expected):
     assert gradients.keys() == expected[1].keys()
     for name, wanted in expected[1].items():
         assert np.linalg.norm(gradients[name] - wanted) < 0.5 * np.linalg.norm(wanted), name  # others have 1.4
-    found, wanted = (each["decoder/projection"] for each in (gradients, expected[1]))
+    found, wanted = (each["decoder/output_projection"] for each in (gradients, expected[1]))
     assert not np.allclose(found, wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
 
 

@@ -14,7 +14,7 @@ from seq2split.models import Encoded, RecurrentDecoder, RecurrentEncoder
 from seq2split.split.sequences import Sequences
 
 SOURCES, TARGETS, BOS = 11, 9, 2
-MEMORY, UNITS = 6, 4
+ENCODED, UNITS = 6, 4
 ENCODERS = [
     {"cell": cell, "bidirectional": both, "layers": layers}
     for cell, both, layers in itertools.product(["lstm", "gru"], [False, True], [1, 2])
@@ -42,11 +42,11 @@ def randomize(layer):
 
 
 def make_encoder(dtype="float64", embedding=3, **options):
-    return randomize(RecurrentEncoder(SOURCES, embedding, MEMORY, dtype=dtype, **options))
+    return randomize(RecurrentEncoder(SOURCES, embedding, ENCODED, dtype=dtype, **options))
 
 
 def make_decoder(dtype="float64", embedding=UNITS, **options):
-    return randomize(RecurrentDecoder(TARGETS, MEMORY, BOS, embedding, UNITS, dtype=dtype, **options))
+    return randomize(RecurrentDecoder(TARGETS, ENCODED, BOS, embedding, UNITS, dtype=dtype, **options))
 
 
 def copy_weights(source, target):
@@ -60,8 +60,8 @@ def pieces(rows, time, vocabulary, seed=0):
 
 def make_encoded(rows=3, time=4, dtype="float64", lengths=(4, 1, 2)):
     rng = np.random.default_rng(2)
-    memory = Sequences(tf.constant(rng.normal(size=[rows, time, MEMORY]), dtype), tf.constant(lengths))
-    return Encoded(memory, tf.constant(rng.normal(size=[rows, MEMORY]), dtype))
+    outputs = Sequences(tf.constant(rng.normal(size=[rows, time, ENCODED]), dtype), tf.constant(lengths))
+    return Encoded(outputs, tf.constant(rng.normal(size=[rows, ENCODED]), dtype))
 
 
 SOURCE = Sequences(pieces(4, 4, SOURCES), np.array([4, 1, 0, 3], np.int32))
@@ -88,47 +88,47 @@ def gradients_of(layer, loss_of):
 @every_encoder
 def test_encoder_shapes(options):
     encoded = make_encoder(**options)(SOURCE)
-    assert encoded.memory.values.shape == (4, 4, MEMORY)
-    assert encoded.summary.shape == (4, MEMORY)
-    np.testing.assert_array_equal(encoded.memory.lengths, SOURCE.lengths)
+    assert encoded.outputs.values.shape == (4, 4, ENCODED)
+    assert encoded.summary.shape == (4, ENCODED)
+    np.testing.assert_array_equal(encoded.outputs.lengths, SOURCE.lengths)
 
 
 @every_encoder
 def test_encoder_ignores_padding(options):
     """Neither other pieces in the padding nor more of it change outputs or gradients."""
     encoder = make_encoder(**options)
-    weights = tf.constant(np.random.default_rng(3).normal(size=[4, 4, MEMORY]))
+    weights = tf.constant(np.random.default_rng(3).normal(size=[4, 4, ENCODED]))
     real = tf.sequence_mask(SOURCE.lengths, 4, tf.float64)[:, :, None]
     found = []
 
     def loss_of(source):
         found.append(encoder(source))
-        memory, summary = found[-1].memory.values[:, :4], found[-1].summary
-        return tf.reduce_sum(memory * real * weights) + tf.reduce_sum(summary * weights[:, 0])
+        outputs, summary = found[-1].outputs.values[:, :4], found[-1].summary
+        return tf.reduce_sum(outputs * real * weights) + tf.reduce_sum(summary * weights[:, 0])
 
     other = np.where(real[:, :, 0] > 0, SOURCE.values, (SOURCE.values + 5) % SOURCES)
     wide = np.concatenate([other, pieces(4, 3, SOURCES, seed=8)], axis=1)
     _, expected = gradients_of(encoder, lambda: loss_of(SOURCE))
     for values in (other, wide):
         _, gradients = gradients_of(encoder, functools.partial(loss_of, Sequences(values, SOURCE.lengths)))
-        assert_close(found[-1].memory.values[:, :4] * real, found[0].memory.values * real)
+        assert_close(found[-1].outputs.values[:, :4] * real, found[0].outputs.values * real)
         assert_close(found[-1].summary, found[0].summary)
         for name, gradient in gradients.items():
             assert_close(gradient, expected[name])
-    assert np.abs(found[0].memory.values).max() > 0.01
+    assert np.abs(found[0].outputs.values).max() > 0.01
 
 
 @every_encoder
-def test_summary_is_the_memory_at_the_ends(options):
+def test_summary_is_the_outputs_at_the_ends(options):
     """Forward outputs of the last real step, reverse ones of the first."""
     encoded = make_encoder(**options)(SOURCE)
-    half = MEMORY // 2 if options["bidirectional"] else MEMORY
+    half = ENCODED // 2 if options["bidirectional"] else ENCODED
     for row, length in enumerate(SOURCE.lengths):
         if length:
-            memory = encoded.memory.values[row]
-            assert_close(encoded.summary[row], np.concatenate([memory[length - 1, :half], memory[0, half:]]))
+            outputs = encoded.outputs.values[row]
+            assert_close(encoded.summary[row], np.concatenate([outputs[length - 1, :half], outputs[0, half:]]))
         else:
-            np.testing.assert_array_equal(encoded.summary[row], np.zeros(MEMORY))
+            np.testing.assert_array_equal(encoded.summary[row], np.zeros(ENCODED))
 
 
 def test_odd_units_cannot_be_halved():
@@ -141,13 +141,13 @@ def test_odd_units_cannot_be_halved():
     ("make", "options", "message"),
     [
         (
-            lambda **options: RecurrentEncoder(SOURCES, 3, MEMORY, **options),
+            lambda **options: RecurrentEncoder(SOURCES, 3, ENCODED, **options),
             {"cell": "rnn"},
             "RecurrentEncoder: cell is 'rnn'",
         ),
-        (lambda **options: RecurrentDecoder(TARGETS, MEMORY, BOS, **options), {"cell": "LSTM"}, "did you mean 'lstm'"),
+        (lambda **options: RecurrentDecoder(TARGETS, ENCODED, BOS, **options), {"cell": "LSTM"}, "did you mean 'lstm'"),
         (
-            lambda **options: RecurrentDecoder(TARGETS, MEMORY, BOS, **options),
+            lambda **options: RecurrentDecoder(TARGETS, ENCODED, BOS, **options),
             {"attention": "dot"},
             "one of luong, bahdanau",
         ),
@@ -163,14 +163,14 @@ def test_unknown_words(make, options, message):
 
 @every_decoder
 def test_decoder_ignores_padding(options):
-    """Of the target and of the memory, in content and amount; losses and gradients."""
+    """Of the target and of the encoder's outputs, in content and amount; losses and gradients."""
     decoder, encoded = make_decoder(**options), make_encoded()
     real = tf.sequence_mask(TARGET.lengths, 5).numpy()
     other = np.where(real, TARGET.values, (TARGET.values + 4) % TARGETS)
     wide = np.concatenate([other, pieces(3, 2, TARGETS, seed=8)], axis=1)
-    memory = tf.where(tf.sequence_mask(encoded.memory.lengths, 4)[:, :, None], encoded.memory.values, 7.0)
-    memory = tf.pad(memory, [[0, 0], [0, 3], [0, 0]], constant_values=-3.0)
-    others = Encoded(Sequences(memory, encoded.memory.lengths), encoded.summary)
+    outputs = tf.where(tf.sequence_mask(encoded.outputs.lengths, 4)[:, :, None], encoded.outputs.values, 7.0)
+    outputs = tf.pad(outputs, [[0, 0], [0, 3], [0, 0]], constant_values=-3.0)
+    others = Encoded(Sequences(outputs, encoded.outputs.lengths), encoded.summary)
     loss, expected = gradients_of(decoder, lambda: decoder(encoded, TARGET)[0])
     for changed, values in [(encoded, other), (encoded, wide), (others, TARGET.values)]:
         call = functools.partial(decoder, changed, Sequences(values, TARGET.lengths))
@@ -190,10 +190,10 @@ def nll_before(decoder, encoded, target, length):
 def test_steps_equal_teacher_forcing(options):
     """Piece by piece, `step` gives the likelihoods that the loss is summed of."""
     decoder, encoded = make_decoder(**options), make_encoded()
-    memory, state = decoder.start(encoded)
+    context, state = decoder.start(encoded)
     last, total = np.full([3], BOS, np.int32), 0.0
     for time in range(5):
-        logits, state = decoder.step(memory, state, tf.constant(last))
+        logits, state = decoder.step(context, state, tf.constant(last))
         assert logits.shape == (3, TARGETS)
         last = TARGET.values[:, time]
         likelihoods = tf.gather(tf.nn.log_softmax(logits), last, batch_dims=1).numpy()
@@ -249,18 +249,18 @@ def test_tied_embeddings_are_the_projection(attention):
         path = variable.path.split("/", 1)[1]
         twin = next(each for each in untied.trainable_variables if each.path.split("/", 1)[1] == path)
         twin.assign(variable.numpy())
-    names["projection"].assign(tied.embeddings.numpy())
+    names["output_projection"].assign(tied.embeddings.numpy())
     encoded = make_encoded()
     found, gradients = gradients_of(tied, lambda: tied(encoded, TARGET)[0])
     expected, untied_gradients = gradients_of(untied, lambda: untied(encoded, TARGET)[0])
     assert_close(found, expected)
-    assert_close(gradients["embeddings"], untied_gradients["embeddings"] + untied_gradients["projection"])
+    assert_close(gradients["embeddings"], untied_gradients["embeddings"] + untied_gradients["output_projection"])
     assert np.abs(untied_gradients["embeddings"]).max() > 1e-3
 
 
 def test_tied_embeddings_need_the_size_of_the_features():
     with pytest.raises(ValueError, match=r"embedding = 3 differs from units = 4; make them equal"):
-        RecurrentDecoder(TARGETS, MEMORY, BOS, 3, UNITS, tied_embeddings=True)
+        RecurrentDecoder(TARGETS, ENCODED, BOS, 3, UNITS, tied_embeddings=True)
 
 
 def test_label_smoothing_is_for_training():
@@ -270,10 +270,10 @@ def test_label_smoothing_is_for_training():
     smoothed, train_nll = decoder(encoded, TARGET, training=True)
     assert_close(train_nll, nll)
     # By its definition, from the logits of every step.
-    memory, state = decoder.start(encoded)
+    context, state = decoder.start(encoded)
     last, expected = np.full([3], BOS, np.int32), 0.0
     for time in range(5):
-        logits, state = decoder.step(memory, state, tf.constant(last))
+        logits, state = decoder.step(context, state, tf.constant(last))
         last = TARGET.values[:, time]
         wanted = 0.8 * np.eye(TARGETS)[last] + 0.2 / TARGETS
         expected -= (wanted * tf.nn.log_softmax(logits)).numpy().sum(-1)[time < TARGET.lengths].sum()
@@ -310,8 +310,8 @@ def test_dropout_is_for_training(name):
     first, second = run(layer, training=True), run(layer, training=True)
     assert np.any(first != run(layer))
     np.testing.assert_array_equal(first, second)  # until the weights move
-    layer.levels[0][0].bias.assign_add([1e-3] * layer.levels[0][0].bias.shape[0]) if name == "encoder" else (
-        layer.output_bias.assign_add(1e-3 * np.ones(layer.output_bias.shape))
+    layer.stack[0][0].bias.assign_add([1e-3] * layer.stack[0][0].bias.shape[0]) if name == "encoder" else (
+        layer.output_projection.bias.assign_add(1e-3 * np.ones(layer.output_projection.bias.shape))
     )
     assert np.any(np.abs(run(layer, training=True) - first) > 1e-2)
 
@@ -333,10 +333,10 @@ def test_seed_fixes_the_dropout(name):
 def test_variables_are_named_after_their_layer(dropout):
     """Two encoders of one model share no path."""
     layers = [
-        RecurrentEncoder(SOURCES, 3, MEMORY, layers=2, dropout=dropout, name="first"),
-        RecurrentEncoder(SOURCES, 3, MEMORY, layers=2, dropout=dropout, name="second"),
+        RecurrentEncoder(SOURCES, 3, ENCODED, layers=2, dropout=dropout, name="first"),
+        RecurrentEncoder(SOURCES, 3, ENCODED, layers=2, dropout=dropout, name="second"),
         RecurrentDecoder(
-            TARGETS, MEMORY, BOS, 3, UNITS, layers=2, dropout=dropout, attention="bahdanau", name="decoder"
+            TARGETS, ENCODED, BOS, 3, UNITS, layers=2, dropout=dropout, attention="bahdanau", name="decoder"
         ),
     ]
     paths = [variable.path for layer in layers for variable in layer.variables]
@@ -356,19 +356,19 @@ def test_every_variable_gets_a_gradient(options):
 
 
 @every_decoder
-def test_hypotheses_share_the_memory_of_their_sentence(options):
-    """A step of two rows for each memory equals a step with every memory repeated; so do the attention weights."""
+def test_hypotheses_share_the_context_of_their_sentence(options):
+    """A step of two rows for each sentence equals a step with every context repeated; so do the attention weights."""
     decoder, encoded = make_decoder(**options), make_encoded()
-    memories, state = decoder.start(encoded)
+    context, state = decoder.start(encoded)
     state = tf.nest.map_structure(lambda leaf: tf.repeat(leaf, 2, 0) + np.arange(6)[:, None], state)
-    repeated = tf.nest.map_structure(lambda leaf: tf.repeat(leaf, 2, 0), memories)
+    repeated = tf.nest.map_structure(lambda leaf: tf.repeat(leaf, 2, 0), context)
     last = tf.constant([1, 2, 3, 4, 5, 6])
-    found, expected = (decoder.step_with_weights(each, state, last) for each in (memories, repeated))
+    found, expected = (decoder.step_with_weights(each, state, last) for each in (context, repeated))
     for left, right in zip(tf.nest.flatten(found), tf.nest.flatten(expected), strict=True):
         assert_close(left, right)
-    for left, right in zip(tf.nest.flatten(decoder.step(memories, state, last)), tf.nest.flatten(found), strict=False):
+    for left, right in zip(tf.nest.flatten(decoder.step(context, state, last)), tf.nest.flatten(found), strict=False):
         np.testing.assert_array_equal(left, right)
-    ((weights,), lengths) = found[2], np.repeat(encoded.memory.lengths, 2)
+    ((weights,), lengths) = found[2], np.repeat(encoded.outputs.lengths, 2)
     assert_close(tf.reduce_sum(weights, 1), np.ones(6))
     np.testing.assert_array_equal(np.count_nonzero(weights, axis=1), lengths)
     assert len({tuple(row) for row in weights.numpy()}) > 4

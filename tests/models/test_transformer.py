@@ -1,4 +1,4 @@
-"""The Transformer's encoder and decoder: subjects x properties, and its layers against Keras's."""
+"""The Transformer's encoder and decoder: subjects x properties, and against numpy."""
 
 from __future__ import annotations
 
@@ -12,14 +12,8 @@ import tensorflow as tf
 
 import seq2split as s2s
 from seq2split.buckets import pad_rows
-from seq2split.layers.multi_head_attention import (
-    LayerNormalization,
-    MultiHeadAttention,
-    causal_mask,
-    padding_mask,
-    sinusoids,
-)
-from seq2split.models.transformer import DropoutRates, TransformerDecoder, TransformerEncoder
+from seq2split.layers.positional_encoding import sinusoids
+from seq2split.models import DropoutRates, TransformerDecoder, TransformerEncoder
 from seq2split.split.sequences import Sequences
 
 BOS, PIECES, UNITS = 2, 9, 8
@@ -38,7 +32,13 @@ every_subject = pytest.mark.parametrize("options", SUBJECTS, ids=lambda options:
 def make_layers(options, dtype="float64", rates=DropoutRates(), label_smoothing=0.0, layers=2):  # noqa: B008 it is immutable
     """The encoders and the decoder, with random weights."""
     keras.utils.set_random_seed(3)
-    common = {"norm": options["norm"], "positions": options["positions"], "longest": 9, "dtype": dtype, "rates": rates}
+    common = {
+        "norm": options["norm"],
+        "positions": options["positions"],
+        "max_length": 9,
+        "dtype": dtype,
+        "rates": rates,
+    }
     names = ["encoder", "encoder2"][: options["sources"]]
     sizes = (PIECES, UNITS, layers, 2, 12)
     encoders = [TransformerEncoder(*sizes, seed=at, name=name, **common) for at, name in enumerate(names)]
@@ -60,7 +60,7 @@ def make_layers(options, dtype="float64", rates=DropoutRates(), label_smoothing=
     rng = np.random.default_rng(4)
     for layer in (*encoders, decoder):
         for variable in layer.trainable_variables:
-            variable.assign(rng.normal(size=variable.shape) * 0.4 + ("scale" in variable.name))
+            variable.assign(rng.normal(size=variable.shape) * 0.4 + ("gamma" in variable.name))
     return encoders, decoder
 
 
@@ -196,11 +196,11 @@ def test_steps_equal_teacher_forcing(options):
     encoders, decoder = make_layers(options)
     batch = make_batch()
     encoded = [each(batch[field]) for each, field in zip(encoders, ["source", "source2"], strict=False)]
-    memories, state = decoder.start(*encoded)
+    context, state = decoder.start(*encoded)
     rows, time = batch["target"].values.shape
     last, total = np.full([rows], BOS, np.int32), 0.0
     for place in range(time):
-        logits, state = decoder.step(memories, state, tf.constant(last))
+        logits, state = decoder.step(context, state, tf.constant(last))
         last = batch["target"].values[:, place]
         likelihoods = tf.gather(tf.nn.log_softmax(logits), last, batch_dims=1).numpy()
         total -= likelihoods[place < batch["target"].lengths].sum()
@@ -211,49 +211,50 @@ def test_steps_equal_teacher_forcing(options):
 
 
 def in_numpy(encoders, decoder, sources, target, dropped=None):
-    """The negative log-likelihood of a target, and the last layer's attention weights of each memory."""
-    memories = [numpy_levels(each, source, (), dropped) for each, source in zip(encoders, sources, strict=True)]
+    """The negative log-likelihood of a target, and the last layer's attention weights over each encoder."""
+    encoded = [numpy_layers(each, source, (), dropped) for each, source in zip(encoders, sources, strict=True)]
     weights = []
-    features = numpy_levels(decoder, np.append(BOS, target[:-1]).astype(int), memories, dropped, weights)
-    table = decoder.embeddings if decoder.projection is None else decoder.projection
-    logits = features @ table.numpy().T + decoder.output_bias.numpy()
+    features = numpy_layers(decoder, np.append(BOS, target[:-1]).astype(int), encoded, dropped, weights)
+    logits = features @ decoder.output_projection.kernel.numpy().T + decoder.output_projection.bias.numpy()
     likelihoods = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-    return -likelihoods[np.arange(len(target)), target].sum(), weights[len(weights) - len(memories) :]
+    return -likelihoods[np.arange(len(target)), target].sum(), weights[len(weights) - len(encoded) :]
 
 
-def numpy_levels(layer, pieces, memories, dropped, weights=None):
-    """The outputs `[time, units]` of the last level of an encoder, or of a decoder, which masks the future."""
+def numpy_layers(model, pieces, encoded, dropped, weights=None):
+    """The outputs `[time, units]` of the last layer of an encoder, or of a decoder, which masks the future."""
     places = sinusoids(tf.range(len(pieces)), UNITS, "float64").numpy()
-    if layer.positions.table is not None:
-        places = layer.positions.table.numpy()[: len(pieces)] * UNITS**0.5
+    if model.positions == "learned":
+        places = model.positional_encoding.table.numpy()[: len(pieces)] * UNITS**0.5
     kept = dropped != "residual"
-    values = (layer.embeddings.numpy()[pieces] * UNITS**0.5 + places) * kept
-    for level in layer.levels:
-        parts = [functools.partial(numpy_attend, level.own, None, weights is not None, dropped, [])]
+    values = (model.embeddings.numpy()[pieces] * UNITS**0.5 + places) * kept
+    for layer in model.stack:
+        parts = [functools.partial(numpy_attend, layer.self_attention, None, weights is not None, dropped, [])]
         parts += [
             functools.partial(numpy_attend, *pair, False, dropped, weights)
-            for pair in zip(level.others, memories, strict=True)
+            for pair in zip(layer.cross_attentions, encoded, strict=True)
         ]
         parts.append(
-            lambda inputs, level=level: numpy_dense(
-                level.outer, np.maximum(numpy_dense(level.inner, inputs), 0) * (dropped != "activation")
+            lambda inputs, layer=layer: numpy_dense(
+                layer.feedforward_out,
+                np.maximum(numpy_dense(layer.feedforward_in, inputs), 0) * (dropped != "activation"),
             )
         )
-        for norm, part in zip(level.norms, parts, strict=True):
-            if level.norm == "pre":
+        norms = [layer.self_attention_norm, *layer.cross_attention_norms, layer.feedforward_norm]
+        for norm, part in zip(norms, parts, strict=True):
+            if layer.norm == "pre":
                 values = values + part(numpy_normalize(norm, values)) * kept
             else:
                 values = numpy_normalize(norm, values + part(values) * kept)
-    return values if layer.last is None else numpy_normalize(layer.last, values)
+    return values if model.final_norm is None else numpy_normalize(model.final_norm, values)
 
 
-def numpy_attend(heads, memory, causal, dropped, seen, inputs):
-    projected = [numpy_dense(heads.query, inputs)]
-    projected += [] if memory is None else [numpy_dense(heads.key_value, memory)]
-    queries, keys, values = (
-        np.split(projected[0], 3, -1) if memory is None else [projected[0], *np.split(projected[1], 2, -1)]
-    )
-    size, contexts, weights = UNITS // heads.heads, [], []
+def numpy_attend(attention, encoded, causal, dropped, seen, inputs):
+    if encoded is None:
+        queries, keys, values = np.split(numpy_dense(attention.query_key_value, inputs), 3, -1)
+    else:
+        queries = numpy_dense(attention.query, inputs)
+        keys, values = np.split(numpy_dense(attention.key_value, encoded), 2, -1)
+    size, contexts, weights = UNITS // attention.heads, [], []
     for start in range(0, UNITS, size):
         part = slice(start, start + size)
         scores = queries[:, part] @ keys[:, part].T / np.sqrt(size)
@@ -261,7 +262,7 @@ def numpy_attend(heads, memory, causal, dropped, seen, inputs):
         weights.append(shares / shares.sum(-1, keepdims=True))
         contexts.append(weights[-1] @ values[:, part] * (dropped != "attention"))
     seen.append(np.mean(weights, 0))
-    return numpy_dense(heads.output_projection, np.concatenate(contexts, -1))
+    return numpy_dense(attention.output_projection, np.concatenate(contexts, -1))
 
 
 def numpy_dense(layer, values):
@@ -271,7 +272,7 @@ def numpy_dense(layer, values):
 def numpy_normalize(layer, values):
     deviations = values - values.mean(-1, keepdims=True)
     normal = deviations / np.sqrt(values.var(-1, keepdims=True) + 1e-6)
-    return normal * layer.scale.numpy() + layer.shift.numpy()
+    return normal * layer.gamma.numpy() + layer.beta.numpy()
 
 
 def rows_of(batch, *sides):
@@ -287,26 +288,24 @@ def encode(encoders, batch, **options):
 
 @every_subject
 def test_equals_numpy(options):
-    """The likelihoods; and the weights of all memories, of a whole target and step by step."""
+    """The likelihoods; and the attention weights over all encoders, step by step."""
     encoders, decoder = make_layers(options)
     batch, sides = make_batch(), ["source", "source2"][: len(encoders)]
     encoded = encode(encoders, batch)
     expected = [in_numpy(encoders, decoder, row, target) for *row, target in rows_of(batch, *sides, "target")]
     np.testing.assert_allclose(decoder(*encoded, batch["target"])[1], sum(nll for nll, _ in expected), rtol=1e-10)
-    found = decoder.align(*encoded, batch["target"])
-    memories, state = decoder.start(*encoded)
+    context, state = decoder.start(*encoded)
     previous = np.concatenate([np.full([5, 1], BOS), batch["target"].values[:, :-1]], 1).astype(np.int32)
     steps = []
     for place in range(4):
-        _, state, weights = decoder.step_with_weights(memories, state, tf.constant(previous[:, place]))
+        _, state, weights = decoder.step_with_weights(context, state, tf.constant(previous[:, place]))
         steps.append(weights)
-    assert len(found) == len(steps[0]) == len(sides)
-    for row, (_, of_memories) in enumerate(expected):
-        for memory, weights in enumerate(of_memories):
+    assert len(steps[0]) == len(sides)
+    for row, (_, over_encoders) in enumerate(expected):
+        for side, weights in enumerate(over_encoders):
             time, length = weights.shape
-            np.testing.assert_allclose(found[memory][row, :time, :length], weights, atol=1e-10)
             for place in range(time):
-                np.testing.assert_allclose(steps[place][memory][row, :length], weights[place], atol=1e-10)
+                np.testing.assert_allclose(steps[place][side][row, :length], weights[place], atol=1e-10)
 
 
 @pytest.mark.parametrize("dropped", DropoutRates._fields)
@@ -361,68 +360,7 @@ def test_label_smoothing_is_for_training():
     np.testing.assert_allclose(evaluated, [nll, nll], rtol=1e-12)
 
 
-# Layers, against Keras's and against formulas
-
-
-def test_normalization_equals_keras():
-    rng = np.random.default_rng(0)
-    ours, theirs = LayerNormalization(dtype="float64"), keras.layers.LayerNormalization(epsilon=1e-6, dtype="float64")
-    values, weights = (tf.constant(rng.normal(size=[3, 4, 5])) for _ in range(2))
-    results = []
-    for layer in (ours, theirs):
-        layer.build((None, None, 5))
-        for place, variable in enumerate(layer.trainable_variables):
-            variable.assign(np.random.default_rng(place).normal(size=5))
-        with tf.GradientTape() as tape:
-            tape.watch(values)
-            loss = tf.reduce_sum(layer(values) * weights)
-        sources = [values, *(variable.value for variable in layer.trainable_variables)]
-        results.append([loss, *tape.gradient(loss, sources)])
-    for found, expected in zip(*results, strict=True):
-        np.testing.assert_allclose(found, expected, atol=1e-12)
-
-
-@pytest.mark.parametrize("memory", [None, 6])
-def test_heads_equal_keras(memory):
-    """With the same weights, masks included."""
-    rng = np.random.default_rng(1)
-    ours = MultiHeadAttention(8, 2, memory, dtype="float64")
-    ours.build((None, None, 8))
-    theirs = keras.layers.MultiHeadAttention(2, 4, dtype="float64")
-    theirs.build((None, 3, 8), (None, 5, memory or 8))
-    for variable in ours.trainable_variables:
-        variable.assign(rng.normal(size=variable.shape))
-    projections = [ours.query, ours.key_value] if memory else [ours.query]
-    counts = (1, 2) if memory else (3,)
-    kernels, biases = (
-        [each for dense, count in zip(projections, counts, strict=True) for each in np.split(of(dense), count, -1)]
-        for of in (lambda dense: dense.kernel.numpy(), lambda dense: dense.bias.numpy())
-    )
-    for dense, kernel, bias in zip(
-        (theirs.query_dense, theirs.key_dense, theirs.value_dense), kernels, biases, strict=True
-    ):
-        dense.kernel.assign(kernel.reshape(-1, 2, 4))
-        dense.bias.assign(bias.reshape(2, 4))
-    theirs.output_dense.kernel.assign(ours.output_projection.kernel.numpy().reshape(2, 4, 8))
-    theirs.output_dense.bias.assign(ours.output_projection.bias.numpy())
-    inputs, lengths = tf.constant(rng.normal(size=[2, 3, 8])), tf.constant([2, 3])
-    if memory:
-        attended, mask = tf.constant(rng.normal(size=[2, 5, 6])), padding_mask(lengths, 5, "float64")
-        found = ours(ours.project_queries(inputs), ours.project_memory(attended), mask, drop=tf.identity)
-        expected = theirs(inputs, attended, attention_mask=tf.sequence_mask(lengths, 5)[:, None])
-    else:
-        queries, own = ours.project(inputs)
-        found = ours(queries, own, causal_mask(3, "float64"), drop=tf.identity)
-        expected = theirs(inputs, inputs, use_causal_mask=True)
-    np.testing.assert_allclose(found, expected, atol=1e-12)
-
-
-def test_sinusoids_are_those_of_the_paper():
-    """Sines of place / 10000^(i / (units / 2 - 1)), then cosines, as in tensor2tensor."""
-    found = sinusoids(tf.constant([0, 3, 50]), 6, "float64").numpy()
-    for row, place in enumerate((0, 3, 50)):
-        angles = [place / 10000 ** (i / 2) for i in range(3)]
-        np.testing.assert_allclose(found[row], [*np.sin(angles), *np.cos(angles)], atol=1e-12)
+# Mistakes
 
 
 def test_mistakes():

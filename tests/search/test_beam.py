@@ -42,7 +42,7 @@ class Subject:
         for layer in (*self.encoders, self.decoder):
             for variable in layer.trainable_variables:
                 variable.assign(rng.normal(size=variable.shape) * 1.8)
-        self.decoder.output_bias.assign_add(bias * np.eye(vocabulary)[EOS])
+        self.decoder.output_projection.bias.assign_add(bias * np.eye(vocabulary)[EOS])
         self.fields, self.max_length = [f"source{at}" for at in range(sources)], max_length
         names, buckets = [encoder.name for encoder in self.encoders], s2s.Buckets([3, 6])
         pairs = zip(self.encoders, self.fields, strict=True)
@@ -163,7 +163,7 @@ def test_a_narrow_beam_equals_a_search_by_hand(options, beam, power):
 
 def every_translation(model, row, settings):
     """All that end within the bounds, the best first: score, log-probability and pieces."""
-    vocabulary = model.decoder.output_bias.shape[0]
+    vocabulary = model.decoder.output_projection.bias.shape[0]
     others = [piece for piece in range(vocabulary) if piece != EOS]
     (least,), (most,) = length_bounds(np.array([max(map(len, model.rows(row)))]), model.max_length, settings)
     found = []

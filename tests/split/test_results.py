@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from split_models import figures, grid, make_batch
 
-from seq2split.split.results import LossAndGradients, Losses, collect_losses
+from seq2split.split.results import BatchLosses, LossAndGradients, collect_losses
 
 
 class Result(NamedTuple):
@@ -66,5 +66,5 @@ def test_results_have_names_and_unpack():
     assert loss is found.loss
     assert gradients is found.gradients
     evaluated = model.losses(batch)
-    assert type(evaluated) is Losses
+    assert type(evaluated) is BatchLosses
     assert figures(evaluated) == pytest.approx(figures(found), rel=1e-12)

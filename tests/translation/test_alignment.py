@@ -1,4 +1,4 @@
-"""Attention weights of a sentence: those with which the decoder reads, over the pieces of the sentence."""
+"""Attention weights of a sentence: those with which the decoder attends, over the pieces of the sentence."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from seq2split.buckets import OverlongError
 from seq2split.models import Encoded, RecurrentDecoder
 from seq2split.split.sequences import Sequences
 from seq2split.training.trainer import Trainer
-from seq2split.translation.alignment import Alignment, align
+from seq2split.translation.alignment import Alignment, align, forced_weights
 
 LENGTHS = [3, 2]
 
 
 @pytest.mark.parametrize("attention", ["luong", "bahdanau"])
 def test_the_decoder_reads_with_these_weights(attention):
-    """Applied to the memories they give the contexts from which the loss is computed."""
+    """Applied to the encoders' outputs they give the contexts from which the loss is computed."""
     keras.utils.set_random_seed(1)
     decoder = RecurrentDecoder(9, [4, 6], 2, 5, 5, attention=attention, dtype="float64")
-    memories = [Sequences(tf.random.normal([2, 3, size], dtype="float64"), tf.constant(LENGTHS)) for size in (4, 6)]
-    encoded = [Encoded(memory, memory.values[:, 0]) for memory in memories]
+    outputs = [Sequences(tf.random.normal([2, 3, size], dtype="float64"), tf.constant(LENGTHS)) for size in (4, 6)]
+    encoded = [Encoded(each, each.values[:, 0]) for each in outputs]
     target = Sequences(tf.constant([[5, 6, 3], [7, 3, 0]]), tf.constant([3, 2]))
-    weights = decoder.align(*encoded, target)
+    weights = forced_weights(decoder, encoded, target.values.numpy())
     assert [each.shape.as_list() for each in weights] == [[2, 3, 3]] * 2
     for each in weights:
         np.testing.assert_allclose(tf.reduce_sum(each, -1), np.ones([2, 3]), rtol=1e-12)
@@ -40,8 +40,25 @@ def test_the_decoder_reads_with_these_weights(attention):
 
     decoder._attend = attend_and_note
     decoder(*encoded, target)
-    expected = tf.concat([each @ memory.values for each, memory in zip(weights, memories, strict=True)], -1)
+    expected = tf.concat([each @ values for each, (values, _) in zip(weights, outputs, strict=True)], -1)
     np.testing.assert_allclose(tf.concat(contexts, 1), expected, rtol=1e-10)
+
+
+def test_a_decoder_of_ones_own():
+    """It needs `bos`, `start` and `step_with_weights`; it is given each piece before the one that is predicted."""
+
+    class Echo:
+        bos = 2
+
+        def start(self, *encoded):
+            return (), tf.zeros([2])
+
+        def step_with_weights(self, context, state, pieces):
+            return None, state + 1, (tf.one_hot(pieces, 9), state[:, None])
+
+    before, steps = forced_weights(Echo(), [], np.array([[5, 6, 3], [7, 3, 0]]))
+    np.testing.assert_array_equal(tf.argmax(before, -1), [[2, 5, 6], [2, 7, 3]])
+    np.testing.assert_array_equal(steps[..., 0], [[0, 1, 2]] * 2)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +76,8 @@ def test_alignment(translator):
     assert weights.shape == (5, 2)
     np.testing.assert_allclose(weights.sum(1), np.ones(5), rtol=1e-6)
     encoded = translator.encoders["source"](Sequences(*_padded(translator, "a")))
-    (expected,) = translator.decoder.align(encoded, Sequences(*_padded(translator, "c d e f")))
+    labels = translator.vocabularies["target"].encode(["c d e f"])[0]
+    (expected,) = forced_weights(translator.decoder, [encoded], labels[None])
     np.testing.assert_allclose(weights, expected[0], rtol=1e-4)
 
 
@@ -92,3 +110,12 @@ def test_a_translation_that_the_search_cut_off(translator, monkeypatch):
 def test_too_many_sources(translator, target):
     with pytest.raises(ValueError, match="the model translates from source"):
         align(translator, ["a", "b"], target)
+
+
+def test_a_decoder_without_weights(translator, monkeypatch):
+    class Bare:
+        bos = 2
+
+    monkeypatch.setattr(translator, "decoder", Bare())
+    with pytest.raises(ValueError, match="needs step_with_weights of the decoder, but Bare has no step_with"):
+        align(translator, ["a b"], "a")

@@ -73,7 +73,7 @@ def test_shared_embeddings_are_one_variable(experiment, tmp_path, architecture, 
     }
     translator = trained(experiment, tmp_path, **overrides).translator
     assert translator.encoders["source"].embeddings is translator.decoder.embeddings
-    assert (translator.decoder.projection is None) == tied
+    assert (translator.decoder.output_projection.kernel is translator.decoder.embeddings) == tied
     loaded = Translator.load(tmp_path)
     assert loaded.encoders["source"].embeddings is loaded.decoder.embeddings
     np.testing.assert_array_equal(loaded.decoder.embeddings, translator.decoder.embeddings)
@@ -84,7 +84,7 @@ def test_a_search_scores_as_the_training_graph(experiment, tmp_path, architectur
     """The log-probability of what a beam finds is what the decoder's loss sums up, coverage or not."""
     translator = prepared(experiment, tmp_path, **ARCHITECTURES[architecture][0])
     eos = translator.vocabularies["target"].eos
-    translator.decoder.output_bias.assign(2.0 * (np.arange(translator.vocabularies["target"].size) == eos))
+    translator.decoder.output_projection.bias.assign(2.0 * (np.arange(translator.vocabularies["target"].size) == eos))
     source = translator.vocabularies["source"].encode(["a b", "c d e"])
     lengths = np.array([len(row) for row in source], np.int32)
     batch = {"source": Sequences(pad_rows(source, int(lengths.max())), lengths)}
@@ -121,20 +121,6 @@ def test_hypotheses_share_the_memory_of_their_sentence(experiment, tmp_path, arc
         for one, other in zip(*map(tf.nest.flatten, results), strict=True):
             np.testing.assert_allclose(one, other, atol=1e-5)
     np.testing.assert_allclose(tf.reduce_sum(results[0][2][0], 1), np.ones(6), rtol=1e-5)
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_weights_of_a_target_are_those_of_its_steps(experiment, tmp_path, architecture):
-    translator = prepared(experiment, tmp_path, **ARCHITECTURES[architecture][0])
-    decoder, target = translator.decoder, np.array([[4, 7, 3], [5, 3, 0]], np.int32)
-    batch = {"source": translator.vocabularies["source"].encode(["a b", "c d e"])}
-    encoded = translator.model.infer(batch, "encoder")
-    (weights,) = decoder.align(encoded, Sequences(target, np.array([3, 2], np.int32)))
-    memories, state = decoder.start(encoded)
-    previous = np.concatenate([np.full([2, 1], decoder.bos), target[:, :-1]], 1)
-    for place in range(3):
-        _, state, (step,) = decoder.step_with_weights(memories, state, tf.constant(previous[:, place]))
-        np.testing.assert_allclose(weights[:, place], step, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def slope(translator, encoded, row):
     """The gradient of a target's loss by the output bias: the sum over its positions of (probabilities - one-hot)."""
     if not row:
         return 0.0
-    bias = translator.decoder.output_bias
+    bias = translator.decoder.output_projection.bias
     with tf.GradientTape() as tape:
         loss, _ = translator.decoder(encoded, Sequences(np.array([row], np.int32), np.array([len(row)], np.int32)))
     return tape.gradient(loss, bias.value).numpy()
@@ -287,11 +287,11 @@ def test_load_before_the_first_checkpoint(experiment, tmp_path):
 def test_load_prefers_the_best(experiment, tmp_path):
     """And takes the latest where there is no best yet."""
     trainer = Trainer(configure(experiment), tmp_path)
-    bias = trainer.translator.decoder.output_bias
+    bias = trainer.translator.decoder.output_projection.bias
     for number, save in ((1.0, trainer._checkpoints.save), (2.0, trainer._checkpoints.save_best)):
         bias.assign(tf.fill(bias.shape, number))
         save()
-        assert float(Translator.load(tmp_path).decoder.output_bias.value[0]) == number
+        assert float(Translator.load(tmp_path).decoder.output_projection.bias.value[0]) == number
 
 
 # Scores

@@ -1,0 +1,97 @@
+"""The projected cross-entropy against Keras and autodiff."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from arrays import assert_close, normal
+
+from seq2split.layers import projected_cross_entropy
+
+CLASSES = 7
+
+
+def label_loss(logits, labels, smoothing):
+    """By Keras, from one-hot labels."""
+    loss = keras.losses.CategoricalCrossentropy(True, label_smoothing=smoothing, reduction="none", dtype="float64")
+    return loss(tf.one_hot(labels, CLASSES, dtype=logits.dtype), logits)
+
+
+def in_graph(fn):
+    return tf.function(fn, autograph=False)
+
+
+def output_layer(positions=5, units=3):
+    """Features, kernel and bias in float64."""
+    return 3 * normal(positions, units), normal(CLASSES, units, seed=2), normal(CLASSES, seed=3)
+
+
+def projected(parameters, labels, smoothing, dtype="float64"):
+    return projected_cross_entropy(*parameters, labels, smoothing=smoothing, compute_dtype=dtype)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
+@pytest.mark.parametrize("run", [lambda fn: fn, in_graph], ids=["eager", "graph"])
+@pytest.mark.parametrize("label_dtype", ["int32", "int64"])
+def test_projected_cross_entropy_equals_keras(smoothing, run, label_dtype):
+    parameters, labels = output_layer(), tf.constant([0, 6, 3, 3, 1], label_dtype)
+    weights = normal(5, seed=1)
+
+    def ours(*parameters):
+        with tf.GradientTape() as tape:
+            tape.watch(parameters)
+            loss, nll = projected(parameters, labels, smoothing)
+            total = tf.reduce_sum(weights * loss)
+        return loss, nll, tape.gradient(total, parameters)
+
+    with tf.GradientTape() as tape:
+        tape.watch(parameters)
+        features, kernel, bias = parameters
+        logits = tf.matmul(features, kernel, transpose_b=True) + bias
+        expected = label_loss(logits, labels, smoothing)
+        total = tf.reduce_sum(weights * expected)
+    loss, nll, gradients = run(ours)(*parameters)
+    assert_close(loss, expected)
+    assert_close(nll, label_loss(logits, labels, 0.0))
+    for gradient, reference in zip(gradients, tape.gradient(total, parameters), strict=True):
+        assert_close(gradient, reference)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("run", [lambda fn: fn, in_graph], ids=["eager", "graph"])
+def test_nll_carries_no_gradient(smoothing, run):
+    parameters, labels = output_layer(), tf.constant([0, 6, 3, 3, 1])
+
+    def gradient(*of):
+        def call(*parameters):
+            with tf.GradientTape() as tape:
+                tape.watch(parameters)
+                loss, nll = projected(parameters, labels, smoothing)
+                total = tf.add_n([tf.reduce_sum({"loss": loss, "nll": nll}[name]) for name in of])
+            return tape.gradient(total, parameters[0], unconnected_gradients="zero")
+
+        return run(call)(*parameters)
+
+    np.testing.assert_array_equal(gradient("nll"), np.zeros([5, 3]))
+    np.testing.assert_array_equal(gradient("loss", "nll"), gradient("loss"))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
+def test_unlikely_labels_have_their_full_loss(dtype):
+    """Probabilities far below what a float holds."""
+    kernel, features = tf.constant([[1e4], [-1e4], [0.0]]), tf.constant([[1.0], [-1.0]])
+    kernel, features = (tf.cast(x, "float32" if dtype == "bfloat16" else dtype) for x in (kernel, features))
+    bias = tf.zeros([3], features.dtype)
+    loss, nll = projected((features, kernel, bias), tf.constant([0, 0]), 0.0, dtype)
+    np.testing.assert_allclose(nll, [0.0, 2e4], rtol=1e-2)
+    assert loss.dtype == features.dtype
+
+
+def test_projected_cross_entropy_in_bfloat16_is_near_float32():
+    parameters = [tf.cast(each, "float32") for each in output_layer(positions=200, units=16)]
+    labels = tf.constant(np.random.default_rng(4).integers(0, CLASSES, 200))
+    exact, rounded = (projected(parameters, labels, 0.1, dtype)[0] for dtype in ("float32", "bfloat16"))
+    assert abs(float(tf.reduce_mean(exact - rounded))) < 0.02
+    assert float(tf.reduce_max(tf.abs(exact - rounded))) < 0.5
