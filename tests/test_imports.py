@@ -24,7 +24,7 @@ LIBRARY = {
     "split": "common engine buckets",
     "layers": "common",
     "models": "common split layers",
-    "search": "common engine split",
+    "search": "common engine split models",
 }
 APPLICATION = {
     "corpus": "common buckets split",
