@@ -149,14 +149,6 @@ def dag_batch():
     return {name: make_rows(each, vocabulary, seed=len(name)) for (name, vocabulary), each in fields}
 
 
-def counted(fn, counter):
-    def call(*args, **options):
-        counter.assign_add(1)
-        return fn(*args, **options)
-
-    return call
-
-
 class Embedder(tf.Module):
     """An encoder whose embeddings a decoder may share."""
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow as tf
-from split_dags import DAGS, TRIPLES, chain_of_fields, counted, dag_batch, reader, tower
+from split_dags import DAGS, TRIPLES, chain_of_fields, dag_batch, reader, tower
 from split_models import (
     ALL_PAIRS,
     FEATURES,
@@ -174,14 +174,24 @@ def test_mixed_batch_gathers_nothing(monkeypatch):
     assert_close(grid().model.loss_and_gradients(make_batch(ALL_PAIRS[::-1])), expected)
 
 
+def counting(node, counter):
+    """Return a node whose part moves a counter whenever it runs."""
+
+    def call(*args):
+        counter.assign_add(1)
+        return node.part.fn(*args)
+
+    part = s2s.Part(call, variables=node.part.trainable_variables, name=node.name)
+    return s2s.Node(part, node.reads, node.buckets, loss=node.loss)
+
+
 @pytest.mark.parametrize("make", DAGS)
 def test_dag_runs_each_forward_once_for_each_group(make):
     """By a side effect inside each part; of a part without a field the groups are those of the first that it reads."""
     nodes = make().nodes
     counters = {node.name: tf.Variable(0, trainable=False) for node in nodes}
-    for node in nodes:
-        node.part.fn = counted(node.part.fn, counters[node.name])
-    s2s.SplitModel(nodes).loss_and_gradients(dag_batch())
+    model = s2s.SplitModel([counting(node, counters[node.name]) for node in nodes])
+    model.loss_and_gradients(dag_batch())
     lengths = dict(zip(("one", "two", "target"), zip(*TRIPLES, strict=True), strict=True))
     groups = {}
     for node in nodes:
@@ -193,11 +203,8 @@ def test_dag_runs_each_forward_once_for_each_group(make):
 def test_frozen_parts_have_no_gradients_and_those_behind_them_run_no_backward(monkeypatch):
     dag = s2s.SplitModel(chain_of_fields().nodes)
     _, expected = dag.loss_and_gradients(dag_batch())
-    ran = []
-    backward = s2s.PartGraph.backward
-    monkeypatch.setattr(
-        s2s.PartGraph, "backward", lambda graph, *args: ran.append(graph.part.name) or backward(graph, *args)
-    )
+    ran, backward = [], BatchStep.backward
+    monkeypatch.setattr(BatchStep, "backward", lambda step, name: ran.append(name) or backward(step, name))
     for frozen, needed in {
         ("first",): {"second"},
         ("second",): {"first", "second"},
