@@ -101,7 +101,7 @@ class Part:
     def variables(self) -> list:
         """All variables that are known: those of `fn`, those that were named, and those that its graphs read."""
         known = [*getattr(self._owner, "variables", []), *(self._named or [])]
-        found = {id(getattr(variable, "value", variable)): variable for variable in known}
+        found = {id(variable.value if isinstance(variable, keras.Variable) else variable): variable for variable in known}
         for graph in self._alive():
             for traced in graph._passes.values():
                 for variable in traced.run.read:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from seq2split.corpus.batches import ParallelCorpus
-from seq2split.runs.directory import admit
+from seq2split.corpus import Corpus
+from seq2split.corpus.admission import admit
 from seq2split.split.sequences import Sequences
 from seq2split.translation.translator import Translator
 
@@ -63,6 +63,6 @@ def align(translator: Translator, sources: Sequence[str], target: str | None = N
 
 def _labels(translator: Translator, target: str, overlong: str) -> np.ndarray:
     """The pieces of a target, `[pieces]`."""
-    corpus = ParallelCorpus({"target": translator.vocabularies["target"].encode([target])})
-    (labels,) = admit(corpus, translator.buckets, overlong, "sentence")[0].sides["target"]
+    corpus = Corpus({"target": translator.vocabularies["target"].encode([target])})
+    (labels,) = admit(corpus, translator.buckets, overlong, "sentence")[0].fields["target"]
     return labels
