@@ -37,6 +37,13 @@ Attend = Callable[[tf.Tensor], tuple[tf.Tensor, list[tf.Tensor]]]
 _unconverted = tf.autograph.experimental.do_not_convert
 
 
+class Losses(NamedTuple):
+    """The summed loss, and the negative log-likelihood."""
+
+    loss: tf.Tensor
+    nll: tf.Tensor
+
+
 class Encoded(NamedTuple):
     """What the encoder hands to the decoder.
 
@@ -229,7 +236,7 @@ class RecurrentDecoder(keras.Layer):
         )
         time = target.values.shape[1] or tf.shape(target.values)[1]
         real = tf.transpose(tf.sequence_mask(target.lengths, time, features.dtype))
-        return tuple(tf.reduce_sum(loss * tf.reshape(real, [-1])) for loss in losses)
+        return Losses(*(tf.reduce_sum(loss * tf.reshape(real, [-1])) for loss in losses))
 
     @_unconverted
     def align(self, *inputs: Encoded | Sequences) -> list[tf.Tensor]:

@@ -25,6 +25,13 @@ from seq2split.split.sequences import Sequences
 _unconverted = tf.autograph.experimental.do_not_convert
 
 
+class Losses(NamedTuple):
+    """The summed loss, and the negative log-likelihood."""
+
+    loss: tf.Tensor
+    nll: tf.Tensor
+
+
 class Encoded(NamedTuple):
     """What the encoder hands to the decoder.
 
@@ -218,7 +225,7 @@ class TransformerDecoder(keras.Layer):
         )
         time = target.values.shape[1] or tf.shape(target.values)[1]
         real = tf.reshape(tf.sequence_mask(target.lengths, time, features.dtype), [-1])
-        return tuple(tf.reduce_sum(loss * real) for loss in losses)
+        return Losses(*(tf.reduce_sum(loss * real) for loss in losses))
 
     @_unconverted
     def align(self, *inputs: Encoded | Sequences) -> list[tf.Tensor]:
