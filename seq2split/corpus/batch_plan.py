@@ -31,7 +31,7 @@ class BatchPlan:
 
     Raises:
         OverlongError: A row is longer than the last bucket of its side.
-        ValueError: The budget doesn't hold the longest row, or there is no such mode.
+        ValueError: There are no rows, the budget doesn't hold the longest one, or there is no such mode.
 
     Example:
         >>> lengths = np.array([2, 5, 3, 6, 1])
@@ -56,6 +56,8 @@ class BatchPlan:
         self._costs = sum(np.array(buckets[side].boundaries)[each] for side, each in assigned.items())
         self._cells = np.ravel_multi_index(tuple(assigned.values()), [len(buckets[side]) for side in assigned])
         self._mode, self._tokens, self._row_multiple, self._seed = mode, tokens, row_multiple, seed
+        if not len(self._costs):
+            raise ValueError("there are no rows to make batches of; expected one or more.")
         batch_rows(tokens, int(self._costs.max()))  # a budget below one row is an error now, not in mid-epoch
 
     def epoch(self, number: int) -> list[np.ndarray]:

@@ -12,6 +12,7 @@ import tensorflow as tf
 from seq2split.corpus.batch_plan import BatchPlan
 from seq2split.corpus.corpus import Corpus
 from seq2split.split import Sequences, SplitModel
+from seq2split.split.wiring import WiredPart
 
 _PREFETCHED = 8
 
@@ -93,10 +94,11 @@ class Batches:
     ):
         self.corpus = _conform(fields if isinstance(fields, Corpus) else Corpus(fields), model)
         readers = {name: part for name, part in model.parts.items() if part.field}
+        lengths = {name: self.corpus.lengths[part.field] for name, part in readers.items()}
+        self._padded = {name: _padded(part, lengths[name]) for name, part in readers.items()}
         self._buckets = {name: part.buckets for name, part in readers.items()}
-        self._lengths = {name: self.corpus.lengths[part.field] for name, part in readers.items()}
-        self._settings = {"tokens": tokens, "mode": mode, "seed": seed, "row_multiple": model.row_multiple}
-        self._plan = BatchPlan(self._lengths, self._buckets, **self._settings)
+        self._settings = {"tokens": int(tokens), "mode": mode, "seed": int(seed), "row_multiple": model.row_multiple}
+        self._plan = BatchPlan(lengths, self._buckets, **self._settings)
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches of the first epoch."""
@@ -124,9 +126,9 @@ class Batches:
             The batches, looked up ahead of time by `tf.data`.
         """
         for (number, at, count, rows), fields in self._looked_up(epoch, index):
-            padded = (self._buckets[name].padded(self._lengths[name][rows]) for name in self._buckets)
             sequences = {field: Sequences(*each) for field, each in fields.items()}
-            yield Batch(int(number), int(at), int(count), sequences, sum(int(each.sum()) for each in padded))
+            positions = sum(int(each[rows].sum()) for each in self._padded.values())
+            yield Batch(int(number), int(at), int(count), sequences, positions)
 
     def _looked_up(self, epoch: int, index: int) -> Iterator[tuple]:
         ragged = {
@@ -154,6 +156,15 @@ class Batches:
             epoch, index = epoch + 1, 0
 
 
+def _padded(part: WiredPart, lengths: np.ndarray) -> np.ndarray:
+    """Return the padded length of each row in the buckets of a part, `[rows]`."""
+    try:
+        return part.buckets.padded(lengths)
+    except ValueError as error:
+        error.add_note(f"in field {part.field!r}, which part {part.name!r} reads")
+        raise
+
+
 def _conform(corpus: Corpus, model: SplitModel) -> Corpus:
     """Return the corpus with the dtypes and the fields that the model reads."""
     read, given = set(model.fields), set(corpus.fields)
@@ -178,6 +189,7 @@ def _conform_field(rows: list[np.ndarray], field: str, position: tf.TensorSpec) 
             )
         converted = row.astype(dtype)
         if dtype in (np.int32, np.int64) and not np.array_equal(converted, row):
-            raise ValueError(f"row {number} of field {field!r} holds {row.max()}, which {position.dtype.name} can't.")
+            value = row[converted != row][0]
+            raise ValueError(f"row {number} of field {field!r} holds {value}, which {position.dtype.name} can't.")
         conformed.append(converted)
     return conformed

@@ -38,8 +38,10 @@ class Corpus:
         given = fields if isinstance(fields, Mapping) else _by_field(fields, name)
         self.fields: dict[str, list[np.ndarray]] = {field: _rows(rows, field) for field, rows in given.items()}
         counts = {field: len(rows) for field, rows in self.fields.items()}
+        if not counts:
+            raise ValueError(f"the {name} has no fields; expected one or more, each with its rows.")
         if len(set(counts.values())) != 1:
-            raise ValueError(f"the {name} has {counts or 'no'} rows in its fields; expected as many in each of them.")
+            raise ValueError(f"the {name} has {counts} rows in its fields; expected as many in each of them.")
 
     def __len__(self) -> int:
         return len(next(iter(self.fields.values())))
@@ -65,6 +67,11 @@ class Corpus:
 
 def _by_field(examples: Iterable[Mapping[str, Any]], name: str) -> dict[str, list]:
     examples = getattr(examples, "as_numpy_iterator", lambda: examples)()
+    if not isinstance(examples, Iterable):
+        raise ValueError(
+            f"the {name} was given as {examples!r}; expected a mapping from fields to their rows, or an iterable of "
+            "examples, each a mapping from fields to one sequence."
+        )
     found: dict[str, list] = {}
     for number, example in enumerate(examples):
         if not isinstance(example, Mapping) or (number and example.keys() != found.keys()):
@@ -77,8 +84,8 @@ def _by_field(examples: Iterable[Mapping[str, Any]], name: str) -> dict[str, lis
 
 
 def _rows(rows: Any, field: str) -> list[np.ndarray]:
-    if hasattr(rows, "nested_row_splits"):  # a tf.RaggedTensor
-        rows = np.split(rows.flat_values.numpy(), rows.row_splits.numpy()[1:-1]) if rows.shape[0] else []
+    if hasattr(rows, "nested_row_splits"):
+        rows = _rows_of_ragged(rows)
     try:
         arrays = [np.asarray(row) for row in rows]
     except (TypeError, ValueError) as error:
@@ -93,3 +100,10 @@ def _rows(rows: Any, field: str) -> list[np.ndarray]:
                 "[length, ...], such as pieces. Encode text first, and wrap a single number in a list."
             )
     return arrays
+
+
+def _rows_of_ragged(rows: Any) -> list:
+    """Return the rows of a `tf.RaggedTensor`."""
+    if rows.ragged_rank > 1:  # tf.ragged.constant calls feature vectors ragged too, though all are of one size
+        return rows.to_list()
+    return np.split(rows.flat_values.numpy(), rows.row_splits.numpy()[1:-1]) if rows.shape[0] else []

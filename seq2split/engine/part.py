@@ -87,7 +87,10 @@ class Part:
     @property
     def variables(self) -> list:
         """All variables that are known: those of `fn`, those that were named, and those that its graphs read."""
-        found = {id(getattr(variable, "value", variable)): variable for variable in self._function.variables}
+        found = {
+            id(variable.value if isinstance(variable, keras.Variable) else variable): variable
+            for variable in self._function.variables
+        }
         for graph in self._alive():
             for traced in graph.passes.values():
                 for variable in traced.run.read:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from seq2split.corpus.batches import ParallelCorpus
+from seq2split.corpus import Corpus
+from seq2split.corpus.admission import admit
 from seq2split.models.protocol import AttentiveDecoder, Nest, require
-from seq2split.runs.directory import admit
 from seq2split.translation.translator import Translator
 
 
@@ -87,6 +87,6 @@ def forced_weights(decoder: AttentiveDecoder, encoded: Sequence[Nest], labels: n
 
 def _labels(translator: Translator, target: str, overlong: str) -> np.ndarray:
     """Return the pieces of a target, `[pieces]`."""
-    corpus = ParallelCorpus({"target": translator.vocabularies["target"].encode([target])})
-    (labels,) = admit(corpus, translator.buckets, overlong, "sentence")[0].sides["target"]
+    corpus = Corpus({"target": translator.vocabularies["target"].encode([target])})
+    (labels,) = admit(corpus, translator.buckets, overlong, "sentence")[0].fields["target"]
     return labels

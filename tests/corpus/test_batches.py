@@ -1,207 +1,284 @@
-"""Plans of batches, and the stream that looks them up: nothing lost, nothing twice, resumable anywhere."""
+"""Batches of a corpus for a model: looked up as planned, resumable anywhere, from whatever holds examples."""
 
 from __future__ import annotations
 
 import itertools
+import json
+import random
 
+import keras
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+import tensorflow as tf
+from tiny_models import BUCKETS, PIECES, TinyDecoder, TinyEncoder, make_model, make_rows
 
-from seq2split.buckets import Buckets
-from seq2split.corpus.batches import Batch, BatchPlan, ParallelCorpus, stream
-from seq2split.split.sequences import Sequences
+import seq2split as s2s
+from seq2split.corpus import Batch, Batches, Corpus
+from seq2split.corpus.batch_plan import MODES, BatchPlan
+from seq2split.split import Sequences
 
-BUCKETS = {"source": Buckets([3, 6, 10]), "target": Buckets([2, 5, 12])}
-MODES = ("homogeneous", "mixed")
 every_mode = pytest.mark.parametrize("mode", MODES)
 
 
-def make_corpus(lengths):
-    """Rows of the given `(source, target)` lengths; no piece stands in two places."""
-    numbers = itertools.count(1)
-
-    def make_side(side):
-        return [np.array([next(numbers) for _ in range(length)], np.int32) for length in side]
-
-    sides = zip(("source", "target"), zip(*lengths, strict=True), strict=True)
-    return ParallelCorpus({side: make_side(each) for side, each in sides})
+@pytest.fixture(scope="module")
+def model():
+    return make_model()
 
 
-def random_corpus(rows, seed=0):
-    random = np.random.default_rng(seed)
-    return make_corpus(list(zip(random.integers(1, 11, rows), random.integers(1, 13, rows), strict=True)))
+def take(batches, count, *position):
+    return list(itertools.islice(batches.stream(*position), count))
 
 
-def padded(corpus):
-    """The padded lengths of each row, `[rows, 2]`, found without the plan's arithmetic."""
-    return np.array(
-        [
-            [min(b for b in BUCKETS[side].boundaries if b >= len(row)) for side, row in zip(BUCKETS, pair, strict=True)]
-            for pair in zip(*corpus.sides.values(), strict=True)
-        ]
-    )
-
-
-pairs = st.lists(st.tuples(st.integers(1, 10), st.integers(1, 12)), min_size=1, max_size=80)
-plans = st.fixed_dictionaries(
-    {
-        "mode": st.sampled_from(MODES),
-        "tokens": st.integers(22, 200),
-        "row_multiple": st.integers(1, 5),
-        "seed": st.integers(0, 3),
-    }
-)
-
-
-@settings(max_examples=150, deadline=None)
-@given(pairs, plans, st.integers(0, 3))
-def test_every_row_in_one_batch_within_the_budget(lengths, options, epoch):
-    corpus = make_corpus(lengths)
-    batches = BatchPlan(corpus, BUCKETS, **options).epoch(epoch)
-    assert sorted(np.concatenate(batches).tolist()) == list(range(len(corpus)))
-    costs = padded(corpus).sum(axis=1)
-    assert all(0 < costs[rows].sum() <= options["tokens"] for rows in batches)
-
-
-@settings(max_examples=150, deadline=None)
-@given(pairs, plans)
-def test_homogeneous_batches_are_full(lengths, options):
-    """Of each bucket pair all rows but a remainder stand in full batches of that pair alone."""
-    corpus, options = make_corpus(lengths), options | {"mode": "homogeneous"}
-    lengths = padded(corpus)
-    batches = [lengths[rows] for rows in BatchPlan(corpus, BUCKETS, **options).epoch(0)]
-    for pair in np.unique(lengths, axis=0):
-        size = options["tokens"] // int(pair.sum())
-        size = max(size // options["row_multiple"] * options["row_multiple"], min(size, options["row_multiple"]))
-        rows = int((lengths == pair).all(axis=1).sum())
-        full = sum(len(batch) == size and bool((batch == pair).all()) for batch in batches)
-        assert full >= rows // size
-
-
-@settings(max_examples=50, deadline=None)
-@given(pairs, plans)
-def test_left_over_rows_fill_batches(lengths, options):
-    """Two batches that follow one another in the order that they were filled in never fit into one."""
-    corpus = make_corpus(lengths)
-    plan = BatchPlan(corpus, BUCKETS, **options | {"mode": "mixed"})
-    costs = padded(corpus).sum(axis=1)
-    for first, second in itertools.pairwise(plan.epoch(0)):
-        assert costs[first].sum() + costs[second[0]] > options["tokens"]
-
-
-@pytest.mark.parametrize(
-    ("tokens", "multiple", "rows"), [(100, 1, 20), (100, 8, 16), (39, 8, 7), (40, 8, 8), (41, 1, 8), (5, 4, 1)]
-)
-def test_rows_of_full_batches(tokens, multiple, rows):
-    corpus = make_corpus([(3, 2)] * (rows * 3 + 1))
-    plan = BatchPlan(corpus, BUCKETS, tokens=tokens, row_multiple=multiple)
-    assert sorted(len(batch) for batch in plan.epoch(0)) == [1, rows, rows, rows] or rows == 1
-
-
-def test_left_over_rows_of_several_pairs_share_batches():
-    corpus = make_corpus([(3, 2), (6, 5), (10, 12)])
-    (batch,) = BatchPlan(corpus, BUCKETS, tokens=200, row_multiple=2).epoch(0)
-    assert sorted(batch.tolist()) == [0, 1, 2]
-
-
-def test_left_over_rows_stay_with_their_pair():
-    """A row of each of 16 pairs, and batches of four rows of equal cost: shuffled they would mix all the pairs."""
-    corpus = make_corpus(list(itertools.product([1, 2, 3, 4], [1, 2, 3, 4])))
-    buckets = Buckets([1, 2, 3, 4])
-    plan = BatchPlan(corpus, {"source": buckets, "target": buckets}, tokens=20, row_multiple=8)
-    for rows in plan.epoch(0):
-        assert sorted(rows) == list(range(min(rows), max(rows) + 1))
-        assert len({corpus.lengths("source")[row] for row in rows}) <= 2
-
-
-@every_mode
-def test_plan_follows_from_seed_and_epoch(mode):
-    corpus = random_corpus(60)
-
-    def flat(seed, epoch):
-        return [rows.tolist() for rows in BatchPlan(corpus, BUCKETS, mode=mode, tokens=60, seed=seed).epoch(epoch)]
-
-    assert flat(1, 0) == flat(1, 0)
-    assert flat(1, 0) != flat(1, 1)
-    assert flat(1, 0) != flat(2, 0)
-    assert {frozenset(rows) for rows in flat(1, 0)} != {frozenset(rows) for rows in flat(1, 1)}
-
-
-def test_homogeneous_batches_come_in_random_order():
-    """Neither by bucket pair nor with the mixed ones last."""
-    corpus = random_corpus(400)
-    lengths = padded(corpus)
-    batches = BatchPlan(corpus, BUCKETS, tokens=60).epoch(0)
-    mixed = [len(np.unique(lengths[rows], axis=0)) > 1 for rows in batches]
-    assert not all(mixed[-sum(mixed) :])
-    sums = [int(lengths[rows[0]].sum()) for rows in batches]
-    assert abs(np.corrcoef(np.arange(len(sums)), sums)[0, 1]) < 0.5
-
-
-def test_budget_below_a_row():
-    with pytest.raises(ValueError, match=r"21.*22|22.*21"):
-        BatchPlan(make_corpus([(1, 1), (10, 12)]), BUCKETS, tokens=21)
-    BatchPlan(make_corpus([(1, 1), (10, 12)]), BUCKETS, tokens=22)
+def plain(batch):
+    fields = {side: [array.tolist() for array in field] for side, field in batch.fields.items()}
+    return batch.epoch, batch.index, batch.epoch_batches, batch.positions, fields
 
 
 # The stream
 
 
-def take(corpus, plan, count, *position):
-    return list(itertools.islice(stream(corpus, plan, *position), count))
-
-
-def plain(batch):
-    return (
-        batch.epoch,
-        batch.index,
-        batch.epoch_batches,
-        {side: [array.tolist() for array in field] for side, field in batch.fields.items()},
-    )
-
-
 @every_mode
-def test_stream_resumes_anywhere(mode):
-    corpus = random_corpus(16)
-    plan = BatchPlan(corpus, BUCKETS, mode=mode, tokens=90, seed=3)
-    count = 2 * len(plan.epoch(0))
-    whole = [plain(batch) for batch in take(corpus, plan, count)]
+def test_stream_resumes_anywhere(model, mode):
+    batches = Batches(make_rows(16), model, mode=mode, tokens=40, seed=3)
+    count = 2 * len(batches)
+    whole = [plain(batch) for batch in take(batches, count)]
     assert whole[-1][0] >= 1, "the stream should cross an epoch here"
     for start, (epoch, index, *_) in enumerate(whole):
-        assert [plain(batch) for batch in take(corpus, plan, count - start, epoch, index)] == whole[start:]
+        assert [plain(batch) for batch in take(batches, count - start, epoch, index)] == whole[start:]
 
 
 @every_mode
-def test_stream_looks_up_the_plan(mode):
-    corpus = random_corpus(30)
-    plan = BatchPlan(corpus, BUCKETS, mode=mode, tokens=70)
-    expected = [(epoch, index, rows) for epoch in range(2) for index, rows in enumerate(plan.epoch(epoch))]
-    for batch, (epoch, index, rows) in zip(stream(corpus, plan), expected, strict=False):
+def test_stream_looks_up_the_plan(model, mode):
+    rows = make_rows(30)
+    batches = Batches(rows, model, mode=mode, tokens=50, seed=5)
+    lengths = {side: np.array([*map(len, each)]) for side, each in rows.items()}
+    plan = BatchPlan(lengths, BUCKETS, mode=mode, tokens=50, seed=5)
+    expected = [(epoch, index, taken) for epoch in range(2) for index, taken in enumerate(plan.epoch(epoch))]
+    for batch, (epoch, index, taken) in zip(batches.stream(), expected, strict=False):
         assert (batch.epoch, batch.index, batch.epoch_batches) == (epoch, index, len(plan.epoch(epoch)))
-        for side, field in batch.fields.items():
-            real = [corpus.sides[side][row] for row in rows]
+        assert batch.positions == sum(BUCKETS[side].padded(lengths[side][taken]).sum() for side in BUCKETS)
+        for side, field in batch.items():
+            real = [rows[side][row] for row in taken]
             assert field.values.dtype == np.int32
-            assert field.values.shape == (len(rows), max(map(len, real)))
+            assert field.values.shape == (len(taken), max(map(len, real)))
             assert field.lengths.tolist() == [len(row) for row in real]
             for values, row in zip(field.values, real, strict=True):
                 assert values[: len(row)].tolist() == row.tolist()
                 assert not values[len(row) :].any()
 
 
-@pytest.mark.parametrize("lengths", [[(2, 4)], [(2, 4)] * 3])
-def test_stream_of_rows_of_one_length(lengths):
-    corpus = make_corpus(lengths)
-    (batch,) = take(corpus, BatchPlan(corpus, BUCKETS, tokens=50), 1)
-    assert batch.fields["source"].values.shape == (len(lengths), 2)
-    assert batch.fields["target"].values.shape == (len(lengths), 4)
+@pytest.mark.parametrize("count", [1, 3])
+def test_stream_of_rows_of_one_length(model, count):
+    batches = Batches({"source": [[1, 2]] * count, "target": [[1, 2, 3, 4]] * count}, model, tokens=50)
+    (batch,) = take(batches, 1)
+    assert batch["source"].values.shape == (count, 2)
+    assert batch["target"].values.shape == (count, 4)
 
 
 def test_counts_of_a_batch():
     source = Sequences(np.zeros([2, 4], np.int32), np.array([2, 4]))
     target = Sequences(np.zeros([2, 3], np.int32), np.array([3, 1]))
-    batch = Batch(0, 0, 1, {"source": source, "target": target})
-    assert batch.targets == 4
+    batch = Batch(0, 0, 1, {"source": source, "target": target}, positions=16)
     assert batch.tokens == 10
-    assert batch.positions(BUCKETS) == (3 + 6) + (5 + 2)
+    assert (list(batch), len(batch), "target" in batch, "other" in batch) == (["source", "target"], 2, True, False)
+    assert batch["target"] is target
+
+
+def test_going_over_batches_is_one_epoch(model):
+    """As often as one likes, and always the first: a validation sees the same batches each time."""
+    batches = Batches(make_rows(20), model, tokens=40)
+    once, again = ([plain(batch) for batch in batches] for _ in range(2))
+    assert once == again
+    assert len(once) == len(batches) > 2
+    assert sum(len(batch["source"].lengths) for batch in batches) == 20
+    assert {batch.epoch for batch in batches} == {0}
+
+
+def test_a_model_takes_them(model):
+    (batch,) = Batches(make_rows(5), model, tokens=500)
+    rows = make_rows(5)
+    np.testing.assert_allclose(model.losses(batch).loss, model.losses(rows).loss, rtol=1e-12)
+
+
+def test_rows_of_full_batches_are_a_multiple_of_the_models():
+    model = make_model(row_multiple=4)
+    rows = {"source": [[1, 2]] * 9, "target": [[1]] * 9}
+    assert sorted(len(batch["source"].lengths) for batch in Batches(rows, model, tokens=30)) == [1, 4, 4]
+
+
+# What the fingerprint tells apart
+
+
+def test_fingerprint(model):
+    """What decides about the batches, and nothing else, as JSON can hold it."""
+    rows = make_rows(8)
+    found = Batches(rows, model, tokens=40, seed=1).fingerprint()
+    assert json.loads(json.dumps(found)) == found
+    examples = [dict(zip(rows, pair, strict=True)) for pair in zip(*rows.values(), strict=True)]
+    assert Batches(examples, model, tokens=40, seed=1).fingerprint() == found
+    swapped = {side: [*each[1:], each[0]] for side, each in rows.items()}
+    for other, name in (
+        (Batches(rows, model, tokens=41, seed=1), "tokens"),
+        (Batches(rows, model, tokens=40, seed=2), "seed"),
+        (Batches(rows, model, tokens=40, seed=1, mode="mixed"), "mode"),
+        (Batches(swapped, model, tokens=40, seed=1), "digest"),
+    ):
+        assert [key for key, value in other.fingerprint().items() if found[key] != value] == [name]
+
+
+# What examples may stand in
+
+
+def as_list(rows):
+    return {side: [row.tolist() for row in each] for side, each in rows.items()}
+
+
+def as_examples(rows):
+    return ({side: each[at] for side, each in rows.items()} for at in range(len(rows["source"])))
+
+
+SOURCES = {
+    "arrays": lambda rows: rows,
+    "lists": as_list,
+    "ragged tensors": lambda rows: {side: tf.ragged.constant(each) for side, each in as_list(rows).items()},
+    "a generator of examples": as_examples,
+    "a dataset of examples": lambda rows: tf.data.Dataset.from_generator(
+        lambda: as_examples(rows),
+        output_signature=dict.fromkeys(rows, tf.TensorSpec([None], tf.int64)),
+    ),
+    "a corpus": Corpus,
+    "a list of examples": lambda rows: list(as_examples(rows)),
+}
+
+
+@pytest.mark.parametrize("given", SOURCES.values(), ids=SOURCES)
+def test_examples_may_stand_in(model, given):
+    rows = make_rows(10)
+    expected = Batches(rows, model, tokens=40)
+    found = Batches(given(rows), model, tokens=40)
+    assert [plain(batch) for batch in found] == [plain(batch) for batch in expected]
+    assert found.fingerprint() == expected.fingerprint()
+
+
+def test_arrays_have_their_full_time(model):
+    source, target = np.arange(12).reshape(4, 3) % PIECES, np.ones([4, 2], np.int64)
+    (batch,) = Batches({"source": source, "target": tf.constant(target)}, model, tokens=50)
+    assert batch["source"].lengths.tolist() == [3] * 4
+    assert sorted(batch["source"].values.tolist()) == sorted(source.tolist())
+
+
+def frames_model(size=2, dtype=tf.float32):
+    random.seed(1)
+    encoder = s2s.Node(TinyEncoder(embeds=False), "source", BUCKETS["source"], name="encoder")
+    decoder = s2s.Node(TinyDecoder(), [encoder, "target"], BUCKETS["target"], loss=True, name="decoder")
+    return s2s.SplitModel([encoder, decoder], fields={"source": tf.TensorSpec([size], dtype)})
+
+
+FRAMES = {
+    "double precision": lambda rows: [row.astype(np.float64) for row in rows],
+    "lists": lambda rows: [row.tolist() for row in rows],
+    "ragged": lambda rows: tf.RaggedTensor.from_row_lengths(np.concatenate(rows), [*map(len, rows)]),
+    "ragged twice": lambda rows: tf.ragged.constant([row.tolist() for row in rows]),
+}
+
+
+@pytest.mark.parametrize("given", FRAMES.values(), ids=FRAMES)
+def test_float_features(given):
+    """`[time, features]`, as whatever they are given."""
+    rows = make_rows(6, frames=2)
+    (batch,) = Batches(rows | {"source": given(rows["source"])}, frames_model(), tokens=500)
+    assert batch["source"].values.dtype == np.float32
+    assert batch["source"].values.shape == (6, max(map(len, rows["source"])), 2)
+    found = {row.tobytes() for row in (values[:length] for values, length in zip(*batch["source"], strict=True))}
+    assert found == {row.tobytes() for row in rows["source"]}
+
+
+def test_empty_rows():
+    """A row of no positions is padding alone, of pieces and of features."""
+    for rows, model in ((make_rows(3), make_model()), (make_rows(3, frames=2), frames_model())):
+        (batch,) = Batches(rows | {"source": [[], *rows["source"][1:]]}, model, tokens=99)
+        assert sorted(batch["source"].lengths.tolist())[0] == 0
+        assert sorted(batch["source"].lengths.tolist())[1] > 0
+
+
+def test_integers_become_the_models_dtype():
+    model = frames_model()
+    rows = {"source": [np.ones([2, 2], np.int64)], "target": [np.array([1], np.uint8)]}
+    (batch,) = Batches(rows, model, tokens=50)
+    assert (batch["source"].values.dtype, batch["target"].values.dtype) == (np.float32, np.int32)
+
+
+# Mistakes
+
+ROWS = {"source": [[1, 2], [3]], "target": [[1], [2, 3]]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"source": [[1]]}, r"examples have the fields \['source'\], and the model reads \['source', 'target'\]"),
+        (ROWS | {"extra": [[1], [2]]}, r"the fields \['extra', 'source', 'target'\].*reads \['source', 'target'\]"),
+        (ROWS | {"target": [[1]]}, r"has \{'source': 2, 'target': 1\} rows in its fields; expected as many"),
+        (ROWS | {"source": [[1.5, 2.0], [3.0]]}, r"row 0 of field 'source' is float64 of shape \[2\].*reads int32"),
+        (ROWS | {"source": [[1, 2], [[3, 4]]]}, r"row 1 of field 'source' is int64 of shape \[1, 2\].*shape \[\]"),
+        (ROWS | {"source": [[1, 2], [2**40]]}, r"row 1 of field 'source' holds 1099511627776, which int32 can't"),
+        (ROWS | {"source": [[1, 2], [-(2**40)]]}, r"row 1 of field 'source' holds -1099511627776, which int32 can't"),
+        (ROWS | {"source": ["a b", "c"]}, r"row 0 of field 'source' is <U3.*expected numbers.*Encode text first"),
+        (ROWS | {"source": [["a", "b"], ["c"]]}, r"row 0 of field 'source' is <U1.*Encode text first"),
+        (ROWS | {"source": [1, 2]}, r"row 0 of field 'source' is int64 of shape \[\].*wrap a single number in a list"),
+        (ROWS | {"source": [[[1, 2], [3]], [4]]}, r"field 'source' can't be read as rows of numbers"),
+        (ROWS | {"source": 5}, r"field 'source' can't be read as rows of numbers.*Give one sequence"),
+        (ROWS | {"source": [[None], [1]]}, r"row 0 of field 'source' is object"),
+        (ROWS | {"source": [[1, 2], [5, -(2**40)]]}, r"row 1 of field 'source' holds -1099511627776, which int32"),
+        ({}, "the corpus has no fields; expected one or more, each with its rows"),
+        ([], "the corpus has no fields"),
+        ({"source": [], "target": []}, "there are no rows to make batches of"),
+        ([{"source": [1], "target": [2]}, {"source": [1]}], r"example 1 of the corpus is \['source'\]; expected the"),
+        ([[1, 2], [3]], "example 0 of the corpus is list; expected a mapping from fields to sequences"),
+        (5, "was given as 5; expected a mapping from fields to their rows, or an iterable of examples"),
+    ],
+    ids=str,
+)
+def test_wrong_examples(model, fields, message):
+    with pytest.raises(ValueError, match=message):
+        Batches(fields, model, tokens=50)
+
+
+def test_overlong_rows(model):
+    with pytest.raises(s2s.OverlongError, match="7") as caught:
+        Batches({"source": [[1, 2], [3] * 7], "target": [[1], [2]]}, model)
+    assert caught.value.__notes__ == ["in field 'source', which part 'encoder' reads"]
+
+
+@pytest.mark.parametrize("tokens", [10, 0, -3])
+def test_a_budget_below_the_longest_row(model, tokens):
+    with pytest.raises(ValueError, match=rf"{tokens}.*11|11.*{tokens}"):
+        Batches({"source": [[1] * 5], "target": [[1] * 4]}, model, tokens=tokens)
+
+
+def test_numbers_of_numpy_are_numbers(model):
+    found = Batches(ROWS, model, tokens=np.int64(40), seed=np.int64(2)).fingerprint()
+    assert json.loads(json.dumps(found)) == Batches(ROWS, model, tokens=40, seed=2).fingerprint()
+
+
+def test_wrong_mode(model):
+    with pytest.raises(ValueError, match=r"mode.*'mxed'"):
+        Batches(ROWS, model, mode="mxed")
+
+
+def test_the_caller_may_change_what_it_gave(model):
+    """Batches are looked up later; they are those of the examples that were given."""
+    rows = {"source": [np.array([1, 2]), np.array([3])], "target": [np.array([1], np.int32), np.array([2], np.int32)]}
+    batches = Batches(rows, model, tokens=50)
+    before = [plain(batch) for batch in batches]
+    for each in rows.values():
+        for row in each:
+            row[:] = 5
+    assert [plain(batch) for batch in batches] == before
+
+
+def test_nothing_of_a_layer_is_made(monkeypatch):
+    """Batches can be planned before the model's variables exist."""
+    model = make_model()
+    monkeypatch.setattr(keras.layers.Dense, "call", lambda *_: 1 / 0)
+    assert len(Batches(make_rows(4), model, tokens=500)) == 1

@@ -1,0 +1,76 @@
+"""Rows beyond the last bucket: an error that names their side, cut, or left out with the whole example."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from seq2split.buckets import Buckets, OverlongError
+from seq2split.corpus import Corpus
+from seq2split.corpus.admission import admit, admit_corpus, cut
+
+BUCKETS = {"source": Buckets([2, 4]), "target": Buckets([3])}
+EOS = 9
+CORPUS = Corpus(
+    {
+        "source": [[1, EOS], [1, 2, 3, 4, EOS], [1, 2, 3, EOS], [1, EOS], [1, 2, 3, 4, 5, EOS]],
+        "target": [[1, EOS], [2, EOS], [1, 2, 3, EOS], [3, EOS], [1, 2, 3, EOS]],
+    }
+)
+
+
+def rows(corpus):
+    return {side: [row.tolist() for row in each] for side, each in corpus.fields.items()}
+
+
+def test_truncate():
+    """Each side by itself; an example that is cut on both counts once."""
+    stay, admission = admit(CORPUS, BUCKETS, "truncate", "corpus")
+    assert rows(stay) == {
+        "source": [[1, EOS], [1, 2, 3, EOS], [1, 2, 3, EOS], [1, EOS], [1, 2, 3, EOS]],
+        "target": [[1, EOS], [2, EOS], [1, 2, EOS], [3, EOS], [1, 2, EOS]],
+    }
+    assert (admission.truncated, admission.skipped, admission.kept.tolist()) == (3, 0, [0, 1, 2, 3, 4])
+    assert admission.lengths.tolist() == [4, 6, 7, 4, 7]
+
+
+def test_skip():
+    """Whichever side is too long, all sides of the example go."""
+    stay, admission = admit(CORPUS, BUCKETS, "skip", "corpus")
+    assert rows(stay) == {"source": [[1, EOS], [1, EOS]], "target": [[1, EOS], [3, EOS]]}
+    assert (admission.truncated, admission.skipped, admission.kept.tolist()) == (0, 3, [0, 3])
+
+
+def test_error():
+    with pytest.raises(OverlongError, match="6") as caught:
+        admit(CORPUS, BUCKETS, "error", "training corpus")
+    assert "pieces of the training corpus, source side; data.overlong decides" in " ".join(caught.value.__notes__)
+
+
+@pytest.mark.parametrize(
+    ("overlong", "note"),
+    [
+        ("truncate", "corpus: truncated 2 source and 2 target sentences, longer than"),
+        ("skip", "corpus: skipped 3 of 5 pairs, longer than the last bucket ({'source': 4, 'target': 3})"),
+    ],
+)
+def test_what_the_user_is_told(overlong, note):
+    assert admit_corpus(CORPUS, BUCKETS, overlong, "corpus")[1].startswith(note)
+
+
+def test_nothing_is_told_where_all_fit():
+    stay, note = admit_corpus(CORPUS.take([0, 3]), BUCKETS, "error", "corpus")
+    assert (len(stay), note) == (2, None)
+
+
+def test_none_left():
+    with pytest.raises(ValueError, match=r"all 5 pairs of the training corpus.*\[buckets\]"):
+        admit_corpus(CORPUS, BUCKETS | {"source": Buckets([1])}, "skip", "training corpus")
+
+
+@pytest.mark.parametrize(
+    ("row", "length", "expected"),
+    [([5, 6, 3], 3, [5, 6, 3]), ([5, 6, 7, 3], 3, [5, 6, 3]), ([5, 3], 1, [3]), ([5, 3], 9, [5, 3])],
+)
+def test_cut(row, length, expected):
+    assert cut(np.array(row, np.int32), length).tolist() == expected
