@@ -11,7 +11,7 @@ import tensorflow as tf
 from seq2split.corpus import Corpus
 from seq2split.corpus.admission import admit
 from seq2split.models.protocol import AttentiveDecoder, Nest, require
-from seq2split.translation.translator import Translator
+from seq2split.translation.translator import Translator, part_name
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def align(translator: Translator, sources: Sequence[str], target: str | None = N
     vocabularies = translator.vocabularies
     batch = {side: vocabularies[side].encode([line]) for side, line in zip(translator.encoders, sources, strict=True)}
     rows, labels = [row for (row,) in batch.values()], _labels(translator, target, overlong)
-    encoded = [translator.model.infer(batch, encoder.name) for encoder in translator.encoders.values()]
+    encoded = [translator.model.infer(batch, part_name(side)) for side in translator.encoders]
     weights = forced_weights(translator.decoder, encoded, labels[None])
     return Alignment(
         [vocabularies[side].pieces(row) for side, row in zip(batch, rows, strict=True)],

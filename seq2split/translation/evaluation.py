@@ -56,8 +56,8 @@ def bleu_score(hypotheses: Sequence[str], references: Sequence[str]) -> float:
     """BLEU of a corpus alone: chrF takes several times as long.
 
     Args:
-        hypotheses: As of `score`.
-        references: As of `score`.
+        hypotheses: See `score`.
+        references: See `score`.
 
     Returns:
         From 0 to 100.

@@ -119,7 +119,7 @@ class Translator:
 
         Raises:
             OverlongError: A sentence is too long and `overlong` is `error`.
-            ValueError: There are not as many sources as the model has, or they differ in length; or as of
+            ValueError: There are not as many sources as the model has, or they differ in length; or see
                 `BeamSearch`.
         """
         found, admission = self.n_best(1, *sources, overlong=overlong, progress=progress, search=search)
@@ -138,17 +138,18 @@ class Translator:
         Args:
             count: The most translations of a sentence, at most the beam. They differ in their pieces; that may be the
                 same text cut in two ways.
-            *sources: As of `translate`.
-            overlong: As of `translate`; a sentence that is skipped has no translations.
-            progress: As of `translate`.
+            *sources: See `translate`.
+            overlong: See `translate`; a sentence that is skipped has no translations.
+            progress: See `translate`.
             search: As in `translate`.
 
         Returns:
-            The translations of each sentence with their scores, the best first; and as of `translate`.
+            The translations of each sentence with their scores, the best first; and how many sentences were truncated
+            and skipped.
 
         Raises:
-            OverlongError: As of `translate`.
-            ValueError: As of `translate`.
+            OverlongError: See `translate`.
+            ValueError: See `translate`.
         """
         search = search or self.search_options
         check_n_best(count, search.beam)
