@@ -74,5 +74,5 @@ def test_a_sentence_that_is_done_may_diverge():
     result.normalizers[0] = np.nan
     hypotheses.update(result)
     result.normalizers[1] = np.nan
-    with pytest.raises(FloatingPointError, match="the decoder's logits for 1 of 2 sentences .* after 2 pieces"):
+    with pytest.raises(FloatingPointError, match=r"the decoder's logits for 1 of 2 sentences .* after 2 pieces"):
         hypotheses.update(result)
