@@ -53,9 +53,7 @@ def rank_continuations(
     likeliest, pieces = tf.math.top_k(logits, count)
     likeliest -= tf.reduce_logsumexp(logits, -1, keepdims=True)
     totals = so_far + tf.cast(likeliest, so_far.dtype)
-    totals = tf.where(
-        so_far == -np.inf, -np.inf, totals
-    )  # what is predicted at a place without a hypothesis may be NaN
+    totals = tf.where(so_far == -np.inf, -np.inf, totals)  # predictions where there is no hypothesis may be NaN
     totals, pieces = (tf.reshape(each, [-1, width * count]) for each in (totals, pieces))
     ends = pieces == eos
     totals = tf.where(ends & ~may_end[:, None], -np.inf, totals)

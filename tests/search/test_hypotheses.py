@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from seq2split.search import SearchOptions
 from seq2split.search.decoder_graphs import StepResult
@@ -63,3 +64,15 @@ def test_sentences_leave_by_eights():
     best = hypotheses.best()
     assert [len(best[sentence][0].pieces) for sentence in (0, 3, 19, 7, 1, 18)] == [1, 1, 1, 2, 4, 4]
     assert {len(each) for each in best} == {1}
+
+
+def test_a_sentence_that_is_done_may_diverge():
+    """It stays in the batch until eight can leave, but nobody asks for more of it."""
+    hypotheses = Hypotheses(np.full(2, 3), BOS, 4, 1, SearchOptions(beam=1))
+    hypotheses.update(step_of([0], 2))
+    result = step_of([], 2)
+    result.normalizers[0] = np.nan
+    hypotheses.update(result)
+    result.normalizers[1] = np.nan
+    with pytest.raises(FloatingPointError, match=r"the decoder's logits for 1 of 2 sentences .* after 2 pieces"):
+        hypotheses.update(result)
