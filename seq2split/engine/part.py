@@ -92,7 +92,7 @@ class Part:
             id(variable.value if isinstance(variable, keras.Variable) else variable): variable
             for variable in self._function.variables
         }
-        for graph in self._alive():
+        for graph in self._held():
             for traced in graph.passes.values():
                 for variable in traced.run.read:
                     found.setdefault(id(variable), variable)
