@@ -50,7 +50,9 @@ def decoder_products(sizes: Sizes, rows: int, source: int, target: int) -> list[
     return [*of_model(sizes, rows, source, target), *_layer(rows * target, sizes.units, sizes.vocabulary)]
 
 
-def runner(sizes: Sizes, precision: str, shapes: Iterable[tuple[int, ...]], threads: int) -> Callable[[], None]:
+def runner(
+    sizes: Sizes, precision: str, shapes: Iterable[tuple[int, ...]], threads: int
+) -> Callable[[], list[list[tf.Tensor]]]:
     """A function that runs the products of one step.
 
     Args:
@@ -60,7 +62,8 @@ def runner(sizes: Sizes, precision: str, shapes: Iterable[tuple[int, ...]], thre
         threads: How many groups run at once.
 
     Returns:
-        The function; it is done when it returns.
+        The function; when it returns, all are done. It returns a number for each group, the sum of one entry of each
+        product, so that none is left out.
     """
     dtype = tf.bfloat16 if precision == "mixed_bfloat16" else tf.float32
     groups = [products_of(sizes, shape) for shape in shapes]
@@ -134,7 +137,7 @@ def _recurrence(sizes: Sizes, rows: int, time: int) -> list[Product]:
     return [*_layer(rows * time, units, columns), *steps, Product(0, units, rows * time, columns)]
 
 
-def _compile(products: list[Product], dtype: tf.DType) -> Callable[[], None]:
+def _compile(products: list[Product], dtype: tf.DType) -> Callable[[], list[tf.Tensor]]:
     """One graph of the products of a group, on numbers of its own."""
     factors = [factor for product in products for factor in _factors(product, dtype)]
 
