@@ -84,14 +84,9 @@ def make_layers(
     """
     request = ModelRequest(dict(vocabularies), dict(buckets), config.precision, config.seed)
     with _seeded(config.seed):
-        if config.model.architecture in _BUILT_IN:
+        if config.model.is_built_in:
             return _BUILT_IN[config.model.architecture](request, config.model)
         return _make_own(config.model.architecture, request, config.model.options)
-
-
-def is_built_in(config: Config) -> bool:
-    """Return whether the layers of a configuration are among the ready ones."""
-    return config.model.architecture in _BUILT_IN
 
 
 def _make_own(architecture: str, request: ModelRequest, options: Mapping[str, Any]) -> tuple[dict, Callable]:

@@ -19,7 +19,7 @@ from seq2split.runs.checkpoints import restore_model
 from seq2split.search import BeamSearch, Hypothesis, SearchOptions
 from seq2split.search.options import check_n_best
 from seq2split.split import Node, Sequences, SplitModel
-from seq2split.translation.architectures import is_built_in, make_layers
+from seq2split.translation.architectures import make_layers
 from seq2split.translation.experiment_files import ExperimentFiles
 
 ROWS = 128  # sentences searched together
@@ -93,7 +93,7 @@ class Translator:
         if not files.run.has_checkpoint():
             raise ValueError(f"{path} holds no checkpoint yet; one is written every training.checkpoint_every steps.")
         translator = cls(config, files.vocabularies(config), files.buckets(config), threads)
-        if not is_built_in(config):  # whose layers make all variables when they are made
+        if not config.model.is_built_in:  # whose layers make all variables when they are made
             translator.model.create_variables()
         restore_model(files.run, translator.parts)
         return translator
