@@ -40,6 +40,7 @@ class Part:
 
     Raises:
         TypeError: `fn` is not callable.
+        ValueError: There is no save policy of that name.
 
     Example:
         >>> import keras, tensorflow as tf
@@ -114,8 +115,9 @@ class Part:
 
         Raises:
             TypeError: A leaf of `specs` is not a `tf.TensorSpec`.
-            ValueError: The part creates variables after its first trace, or reads trainable variables that nobody
-                named; or with `jit_compile` has a loop without a bound.
+            ValueError: The part creates variables after its first trace, reads trainable variables that nobody named,
+                or returns an output that carries an implicit Keras mask; or with `jit_compile` it has a loop without a
+                bound.
 
         Example:
             >>> import keras, tensorflow as tf

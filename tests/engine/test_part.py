@@ -73,14 +73,15 @@ def test_passes_are_traced_once_and_when_asked():
     for call, traces in [(graph.infer, 1), (graph.value_and_gradients, 2), (graph.forward, 3)]:
         call(x)
         call(x)
-        assert part.traces == traces
-    part.build(spec([2, 4]), trace=["infer", "forward", "value_and_gradients"])
-    assert part.traces == 6
+        assert part.traces == graph.traces == traces
+    other = part.build(spec([2, 4]), trace=["infer", "forward", "value_and_gradients"])
+    assert (part.traces, other.traces, graph.traces) == (6, 3, 3)
 
 
 def test_names_and_specs():
     graph = Part(Mixed("float32"), name="encoder").build(spec([2, 4], tf.int32))
     assert repr(graph) == "PartGraph('encoder', (int32[2, 4],))"
+    assert graph.name == "encoder"
     assert graph.input_specs == (spec([2, 4], tf.int32),)
     assert graph.output_specs == {"last": spec([2, 3]), "scores": spec([2, 4, 2])}
     _, residuals = graph.forward(integers(2, 4))

@@ -130,6 +130,20 @@ def test_graphs_are_freed(name):
     part.build(*case.signature())
 
 
+def test_a_part_graph_is_freed_as_soon_as_nobody_holds_it():
+    """`Part.export` and `Part.compilations` are of those that are held, whenever garbage is collected."""
+    graph = dense_graph(trace=["forward", "infer"])
+    outputs, residuals = graph.forward(tf.ones([2, 4]))
+    graph.backward(residuals, outputs)
+    reference = weakref.ref(graph)
+    gc.disable()
+    try:
+        del graph, residuals
+        assert reference() is None
+    finally:
+        gc.enable()
+
+
 # Errors
 
 
