@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0; 1 if a training diverged; 2 for bad input; 130 if it was interrupted.
     """
-    chosen = _parser().parse_args(arguments)
+    chosen = make_parser().parse_args(arguments)
     try:
         return _run(chosen)
     except KeyboardInterrupt:
@@ -77,7 +77,8 @@ def _fail(error: Exception, status: int) -> int:
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="seq2split", description="Bucketed sequence-to-sequence models, split into parts: E + D graphs, not E x D."
     )
