@@ -213,3 +213,18 @@ ERRORS = {
 @pytest.mark.parametrize("name", ERRORS)
 def test_error_teaches(name):
     check_error(*ERRORS[name])
+
+
+def test_no_output_of_a_dictionary_is_the_loss():
+    """The first key in alphabetical order would be, whatever it holds."""
+
+    def last(x):
+        return {"accuracy": tf.reduce_mean(x), "loss": tf.reduce_sum(x * x)}
+
+    part = Part(last, variables=[])
+    with pytest.raises(ValueError, match=r"returns a dictionary, \{'accuracy': float32\[\], 'loss': float32\[\]\}"):
+        part.build(tf.TensorSpec([3]), trace=["value_and_gradients"])
+    part = Part(lambda x: (tf.reduce_sum(x * x), {"accuracy": tf.reduce_mean(x)}), variables=[], name="mended")
+    result = part.build(tf.TensorSpec([3]), trace=["value_and_gradients"]).value_and_gradients(tf.constant([1.0, 2, 3]))
+    assert float(result.loss) == 14.0
+    assert result.inputs_ct[0].numpy().tolist() == [2.0, 4.0, 6.0]
