@@ -23,11 +23,11 @@ PLACED = """
     def model(*devices):
         encoder, decoder = (s2s.Part(layer, device=device) for layer, device in zip(layers, devices))
         nodes = [s2s.Node(encoder, ["source"], s2s.Buckets([4, 8]))]
-        return s2s.SplitModel([*nodes, s2s.Node(decoder, ["encoder", "target"], s2s.Buckets([3, 6]))])
+        return s2s.SplitModel([*nodes, s2s.Node(decoder, ["encoder", "target"], s2s.Buckets([3, 6]), loss=True)])
 
     here, apart = model(None, None), model("/CPU:0", "/CPU:1")
-    (loss, _), expected = here.loss_and_gradients(batch)
-    (placed_loss, _), found = apart.loss_and_gradients(batch)
+    loss, expected = here.loss_and_gradients(batch)
+    placed_loss, found = apart.loss_and_gradients(batch)
     np.testing.assert_array_equal(placed_loss, loss)
     for name in expected:
         for ours, theirs in zip(found[name], expected[name], strict=True):

@@ -16,7 +16,7 @@ from engine_subjects import floats, integers
 from seq2split.buckets import Buckets
 from seq2split.engine import Part
 from seq2split.models import RecurrentDecoder, RecurrentEncoder
-from seq2split.split.model import Node, SplitModel
+from seq2split.split import Node, SplitModel
 from seq2split.split.sequences import Sequences
 
 SOURCE, TARGET, LENGTHS = 7, 6, (3, 5)
@@ -51,7 +51,7 @@ def model():
     encoder = Part(RecurrentEncoder(SOURCE, 4, 6, name="encoder", **options))
     decoder = Part(RecurrentDecoder(TARGET, 6, 2, 4, 6, name="decoder", **options))
     buckets = Buckets(LENGTHS)
-    model = SplitModel([Node(encoder, ["source"], buckets), Node(decoder, ["encoder", "target"], buckets)])
+    model = SplitModel([Node(encoder, ["source"], buckets), Node(decoder, ["encoder", "target"], buckets, loss=True)])
     model.build(progress=False)
     return model
 
@@ -62,8 +62,8 @@ def test_another_process_gets_the_same_gradients(model, tmp_path):
     given |= {f"target {n}": integers(rows, n, below=TARGET) for n in LENGTHS}
     given["lengths"] = np.array([3, 2, 3, 1], np.int32)
     np.savez(tmp_path / "given.npz", **given)
-    for name, node in model.nodes.items():
-        node.part.export(tmp_path / name)
+    for name, wired in model.parts.items():
+        wired.part.export(tmp_path / name)
     script = Path(tmp_path, "apart.py")
     script.write_text(textwrap.dedent(APART))
     subprocess.run([sys.executable, script, tmp_path], check=True, cwd=tmp_path, capture_output=True, text=True)

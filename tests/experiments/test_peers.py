@@ -87,10 +87,10 @@ def expected(layers, batch):
     model = s2s.SplitModel(
         [
             s2s.Node(s2s.Part(encoder), ["source"], s2s.Buckets([7])),
-            s2s.Node(s2s.Part(decoder), ["encoder", "target"], s2s.Buckets([6])),
+            s2s.Node(s2s.Part(decoder), ["encoder", "target"], s2s.Buckets([6]), loss=True),
         ]
     )
-    (loss, _), gradients = model.loss_and_gradients(batch)
+    loss, gradients = model.loss_and_gradients(batch)
     found = {
         id(variable): np.array(gradient)
         for layer in layers

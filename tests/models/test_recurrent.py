@@ -387,11 +387,11 @@ def test_mixed_bfloat16_is_near_float32(options):
         model = s2s.SplitModel(
             [
                 s2s.Node(s2s.Part(encoder), ["source"], s2s.Buckets([2, 4])),
-                s2s.Node(s2s.Part(decoder), ["encoder", "target"], s2s.Buckets([5])),
+                s2s.Node(s2s.Part(decoder), ["encoder", "target"], s2s.Buckets([5]), loss=True),
             ]
         )
         batch = {"source": Sequences(SOURCE.values[:3], np.array([4, 1, 2])), "target": TARGET}
-        (loss, _), found = model.loss_and_gradients(batch)
+        loss, found = model.loss_and_gradients(batch)
         losses[dtype] = float(loss)
         gradients[dtype] = [tf.convert_to_tensor(each) for each in found["encoder"] + found["decoder"]]
         decoder.step(*decoder.start(encoder(batch["source"])), tf.constant([BOS] * 3))  # a search runs too

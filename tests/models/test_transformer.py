@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from split_models import figures
 
 import seq2split as s2s
 from seq2split.buckets import pad_rows
@@ -67,8 +68,14 @@ def make_layers(options, dtype="float64", rates=DropoutRates(), label_smoothing=
 def make_model(encoders, decoder, source=(2, 4), target=(2, 4), **options):
     fields = zip(encoders, ("source", "source2"), strict=False)
     nodes = [s2s.Node(s2s.Part(each), [field], s2s.Buckets(source)) for each, field in fields]
-    last = s2s.Node(s2s.Part(decoder), [each.name for each in encoders] + ["target"], s2s.Buckets(target))
+    last = s2s.Node(s2s.Part(decoder), [each.name for each in encoders] + ["target"], s2s.Buckets(target), loss=True)
     return s2s.SplitModel([*nodes, last], **options)
+
+
+def loss_and_gradients(model, batch):
+    """Return the loss and the metrics in the order of the decoder, and the gradients."""
+    found = model.loss_and_gradients(batch)
+    return figures(found), found.gradients
 
 
 @functools.cache
@@ -124,12 +131,12 @@ def test_split_equals_joint(options):
     """A mixed batch, in E + D graphs; every variable has a gradient."""
     encoders, decoder, model = make_shared(**options)
     batch = make_batch()
-    losses, gradients = model.loss_and_gradients(batch)
+    losses, gradients = loss_and_gradients(model, batch)
     expected = joint(encoders, decoder, batch)
     assert_equal((losses, by_variable(encoders, decoder, gradients)), expected)
     assert all(np.abs(each).max() > 1e-9 for each in expected[1].values())
     assert len(model.graphs) == 2 * len(encoders) + 2
-    np.testing.assert_allclose(model.losses(batch), losses, rtol=1e-12)
+    np.testing.assert_allclose(figures(model.losses(batch)), losses, rtol=1e-12)
     before = model.traces
     model.loss_and_gradients(make_batch(slice(None, None, -1)))
     assert model.traces == before
@@ -138,7 +145,7 @@ def test_split_equals_joint(options):
 @pytest.mark.parametrize("options", SUBJECTS[1:3], ids=lambda options: "-".join(map(str, options.values())))
 def test_split_equals_joint_in_float32(options):
     encoders, decoder = make_layers(options, "float32")
-    losses, gradients = make_model(encoders, decoder).loss_and_gradients(make_batch())
+    losses, gradients = loss_and_gradients(make_model(encoders, decoder), make_batch())
     expected = joint(encoders, decoder, make_batch())
     assert_equal((losses, by_variable(encoders, decoder, gradients)), expected, 1e-5)
 
@@ -156,11 +163,12 @@ def test_each_forward_runs_once_for_each_group():
         return s2s.Part(call, variables=layer.trainable_variables, name=layer.name)
 
     first = s2s.Node(counted(encoders[0]), ["source"], s2s.Buckets([2, 4]))
-    model = s2s.SplitModel([first, s2s.Node(counted(decoder), ["encoder", "target"], s2s.Buckets([2, 4]))])
+    last = s2s.Node(counted(decoder), [first, "target"], s2s.Buckets([2, 4]), loss=True)
+    model = s2s.SplitModel([first, last])
     model.build(progress=False)
     for counter in counters.values():
         counter.assign(0)
-    losses, gradients = model.loss_and_gradients(make_batch())
+    losses, gradients = loss_and_gradients(model, make_batch())
     assert {name: int(counter) for name, counter in counters.items()} == {"encoder": 2, "decoder": 2}
     expected = joint(encoders, decoder, make_batch())
     assert_equal((losses, by_variable(encoders, decoder, gradients)), expected)
@@ -170,11 +178,11 @@ def test_each_forward_runs_once_for_each_group():
 def test_mixed_equals_homogeneous(options):
     """Each row alone, weighed by its target positions."""
     encoders, decoder, model = make_shared(**options)
-    losses, gradients = model.loss_and_gradients(make_batch())
+    losses, gradients = loss_and_gradients(model, make_batch())
     total = sum(LENGTHS["target"])
     sums, mean = {}, 0.0
     for row, length in enumerate(LENGTHS["target"]):
-        (loss, _), each = model.loss_and_gradients(make_batch(slice(row, row + 1)))
+        loss, each = model.loss_and_gradients(make_batch(slice(row, row + 1)))
         mean += float(loss) * length / total
         for key, gradient in by_variable(encoders, decoder, each).items():
             sums[key] = sums.get(key, 0.0) + gradient * length / total
@@ -187,7 +195,7 @@ def test_buckets_change_nothing(options):
     encoders, decoder = make_layers(options, layers=1)
     expected = joint(encoders, decoder, make_batch())
     for source, target in (((6,), (5,)), ((1, 9), (2, 8))):
-        losses, gradients = make_model(encoders, decoder, source, target).loss_and_gradients(make_batch())
+        losses, gradients = loss_and_gradients(make_model(encoders, decoder, source, target), make_batch())
         assert_equal((losses, by_variable(encoders, decoder, gradients)), expected)
 
 
@@ -330,11 +338,10 @@ def test_dropout_is_the_same_in_both_passes_and_other_in_each_place():
     encoders, decoder = make_layers(options, rates=rates)
     batch = make_batch(slice(0, 1))
     model = make_model(encoders, decoder, (4,), (3,))
-    losses, gradients = model.loss_and_gradients(batch)
+    losses, gradients = loss_and_gradients(model, batch)
     assert_equal((losses, by_variable(encoders, decoder, gradients)), joint(encoders, decoder, batch, training=True))
-    assert abs(float(losses[0]) - float(model.losses(batch)[0])) > 1e-3
-    again, _ = model.loss_and_gradients(batch)
-    assert float(again[0]) == float(losses[0])
+    assert abs(losses[0] - float(model.losses(batch).loss)) > 1e-3
+    assert float(model.loss_and_gradients(batch).loss) == losses[0]
 
 
 def test_mixed_bfloat16_is_near_float32():
@@ -342,8 +349,8 @@ def test_mixed_bfloat16_is_near_float32():
     for dtype in ("float32", "mixed_bfloat16"):
         encoders, decoder = make_layers(SUBJECTS[1], dtype)
         assert all(each.dtype == "float32" for layer in (*encoders, decoder) for each in layer.trainable_variables)
-        losses, gradients = make_model(encoders, decoder).loss_and_gradients(make_batch())
-        found[dtype] = float(losses[0]), list(by_variable(encoders, decoder, gradients).values())
+        losses, gradients = loss_and_gradients(make_model(encoders, decoder), make_batch())
+        found[dtype] = losses[0], list(by_variable(encoders, decoder, gradients).values())
     assert found["mixed_bfloat16"][0] == pytest.approx(found["float32"][0], rel=2e-2)
     largest = max(np.linalg.norm(each) for each in found["float32"][1])
     for mixed, exact in zip(found["mixed_bfloat16"][1], found["float32"][1], strict=True):
@@ -354,10 +361,9 @@ def test_mixed_bfloat16_is_near_float32():
 def test_label_smoothing_is_for_training():
     encoders, decoder = make_layers(SUBJECTS[0], label_smoothing=0.2)
     model, batch = make_model(encoders, decoder), make_batch()
-    (loss, nll), _ = model.loss_and_gradients(batch)
-    assert abs(float(loss) - float(nll)) > 1e-3
-    evaluated = model.losses(batch)
-    np.testing.assert_allclose(evaluated, [nll, nll], rtol=1e-12)
+    loss, nll = figures(model.loss_and_gradients(batch))
+    assert abs(loss - nll) > 1e-3
+    np.testing.assert_allclose(figures(model.losses(batch)), [nll, nll], rtol=1e-12)
 
 
 # Mistakes

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from split_models import figures
 
 import seq2split as s2s
 from seq2split.buckets import pad_rows
@@ -47,7 +48,7 @@ class Subject:
         names, buckets = [encoder.name for encoder in self.encoders], s2s.Buckets([3, 6])
         pairs = zip(self.encoders, self.fields, strict=True)
         nodes = [s2s.Node(s2s.Part(encoder), [field], buckets) for encoder, field in pairs]
-        end = s2s.Node(s2s.Part(self.decoder), [*names, "target"], s2s.Buckets([max_length]))
+        end = s2s.Node(s2s.Part(self.decoder), [*names, "target"], s2s.Buckets([max_length]), loss=True)
         self.model = s2s.SplitModel([*nodes, end])
         self.search = BeamSearch(self.model, names, self.decoder, eos=EOS, max_length=max_length)
 
@@ -69,8 +70,8 @@ class Subject:
     def log_probability(self, row, target):
         """Of all pieces of a target, by the part graphs that train it."""
         sources = {field: [side] for field, side in zip(self.fields, self.rows(row), strict=True)}
-        _, nll = self.model.losses(sources | {"target": [target]})
-        return -float(nll) * len(target)
+        _, nll = figures(self.model.losses(sources | {"target": [target]}))
+        return -nll * len(target)
 
     def coverage(self, row, target):
         """The sum of the logarithms of the attention that each source piece got while a target was predicted."""

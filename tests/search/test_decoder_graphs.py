@@ -49,7 +49,9 @@ def loss(encoded, target):
 def search_with(decoder, encoder=encoder, eos=EOS, max_length=MAX_LENGTH):
     nodes = [
         s2s.Node(s2s.Part(encoder, name="encoder", variables=[]), ["source"], s2s.Buckets([2])),
-        s2s.Node(s2s.Part(loss, name="decoder", variables=[]), ["encoder", "target"], s2s.Buckets([MAX_LENGTH])),
+        s2s.Node(
+            s2s.Part(loss, name="decoder", variables=[]), ["encoder", "target"], s2s.Buckets([MAX_LENGTH]), loss=True
+        ),
     ]
     return BeamSearch(s2s.SplitModel(nodes), ["encoder"], decoder, eos=eos, max_length=max_length)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import sacrebleu
 from corpora import configure, write_experiment
+from split_models import figures
 
 from seq2split.search import SearchOptions
 from seq2split.training.trainer import Trainer
@@ -35,5 +36,5 @@ def test_figures(trainer, monkeypatch):
     assert found.bleu == pytest.approx(sacrebleu.corpus_bleu(translations, [references]).score)
     assert 0 < found.bleu < 100
     assert len({len(rows) for rows in validation._plan.epoch(0)}) > 1
-    _, nll = translator.model.losses(validation._corpus.sides)
+    _, nll = figures(translator.model.losses(validation._corpus.sides))
     np.testing.assert_allclose(found.loss, nll, rtol=1e-5)
