@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from seq2split.corpus import parallel_text
 from seq2split.corpus.parallel_text import read_lines, read_parallel
 
-
 LINES = [f"The {animal} number {i} saw {i * 7919 % 1000} hills." for i in range(60) for animal in ("dog", "yak")]
 
 
