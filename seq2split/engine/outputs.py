@@ -34,7 +34,7 @@ class Outputs:
         leaves = [leaf if leaf is None else _tensor(leaf, owner) for leaf in tf.nest.flatten(structure)]
         specs = [leaf if leaf is None else tensor_spec(leaf) for leaf in leaves]
         self.signature = Signature(tf.nest.pack_sequence_as(structure, specs), owner, "output")
-        self._is_dictionary = isinstance(structure, Mapping)
+        self._is_ambiguous = isinstance(structure, Mapping) and len(structure) > 1
         self.tensors = [leaf for leaf in leaves if leaf is not None]
         self.differentiable = [tensor for tensor in self.tensors if differentiable(tensor)]
 
@@ -44,11 +44,11 @@ class Outputs:
         Raises:
             ValueError: It isn't; or the outputs are a dictionary, of which none is the first.
         """
-        if self._is_dictionary:  # tf.nest sorts its keys: "accuracy" would be the loss
+        if self._is_ambiguous:  # tf.nest sorts its keys: "accuracy" would be the loss
             raise ValueError(
                 f"{self.signature.owner}: value_and_gradients takes a part that returns a scalar loss, alone or as the "
                 f"first of several outputs; this one returns a dictionary, {describe(self.signature.structure)}. "
-                "Return the loss before what is only reported: loss, {\"accuracy\": ...}."
+                'Return the loss before what is only reported: loss, {"accuracy": ...}.'
             )
         loss = self.tensors[0] if self.tensors else None
         if loss is None or loss.shape.rank != 0 or not differentiable(loss):

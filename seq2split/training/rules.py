@@ -77,13 +77,15 @@ def make_rules(optimizer: Rules, groups: Mapping[str, Rule] | None, parts: Seque
         The rules by part or regular expression; `shared` is that of the variables that have none of their own.
 
     Raises:
-        ValueError: There is no part of such a name, or a regular expression is malformed.
+        ValueError: There is no part of such a name, one is called `shared`, or a regular expression is malformed.
     """
     by_part = dict(optimizer) if isinstance(optimizer, Mapping) else {}
     unknown = [name for name in by_part if name not in parts]
     if unknown:
         raise ValueError(f"there are no parts {unknown} to give an optimizer; the parts are {list(parts)}.")
     shared = None if isinstance(optimizer, Mapping) else optimizer
+    if SHARED in {*by_part, *(groups or {})}:
+        raise ValueError(f"{SHARED!r} is what the rule of all other variables is called; name the part otherwise.")
     rules = {SHARED: shared, **by_part, **(groups or {})}
     for pattern in groups or {}:
         try:

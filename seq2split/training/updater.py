@@ -15,6 +15,8 @@ from seq2split.split.threads import Workers
 from seq2split.training.clipping import clip_scale, global_norm
 from seq2split.training.rules import UpdateRule, check_rules, rule_of
 
+# Those whose `update_step` is all that they do to a variable, apart from weight decay.
+_PLAIN = tuple(getattr(keras.optimizers, name) for name in ("Adam", "AdamW", "SGD", "Adagrad", "RMSprop"))
 _OWN_OPTIONS = ("clipnorm", "clipvalue", "global_clipnorm", "use_ema", "gradient_accumulation_steps")
 
 
@@ -29,9 +31,9 @@ class Updater:
     """Clips the gradients of all parts together and applies them.
 
     The variables of plain optimizers are dealt out over threads, so that each moves as many numbers as any other; what
-    moves those of one thread is compiled into passes that read and write each number once. An optimizer with options
-    that look at all of its variables (its own clipping, moving average or accumulation), and variables with
-    constraints, go through Keras's `apply`.
+    moves those of one thread is compiled into passes that read and write each number once. Other optimizers, those with
+    options that look at all of their variables (their own clipping, moving average or accumulation), and variables with
+    constraints go through Keras's `apply`.
 
     Args:
         variables: The trainable variables of each part. One that stands in several parts belongs to the first.
@@ -43,7 +45,7 @@ class Updater:
         optimizers: The optimizers by the name of their rule.
 
     Raises:
-        ValueError: A group matches no variable.
+        ValueError: A group matches no variable, or an optimizer was built for other variables.
     """
 
     def __init__(
@@ -66,7 +68,7 @@ class Updater:
         names = dict.fromkeys(target.rule for target in self._targets)
         self.optimizers = {name: rules[name].optimizer for name in names if rules[name].optimizer is not None}
         for name, optimizer in self.optimizers.items():
-            optimizer.build([target.variable for target in self._targets if target.rule == name])
+            _build(optimizer, [target.variable for target in self._targets if target.rule == name])
         self._deal()
 
     @property
@@ -133,7 +135,8 @@ class Updater:
         optimizer = self.optimizers.get(name)
         own = [target.variable for target in self._targets if target.rule == name]
         constrained = any(getattr(variable, "constraint", None) for variable in own)
-        return not constrained and not any(getattr(optimizer, option, None) for option in _OWN_OPTIONS)
+        optioned = any(getattr(optimizer, option, None) for option in _OWN_OPTIONS)
+        return not constrained and not optioned and (optimizer is None or type(optimizer) in _PLAIN)
 
     def _move(self, share: list[int], gradients: list[tf.Tensor | None], scale: tf.Tensor) -> None:
         """Move the variables of one thread; what `apply` does but for the count of steps."""
@@ -167,6 +170,17 @@ def _canonical(rules: Mapping[str, UpdateRule]) -> dict[str, str]:
                 "different steps, so that its steps could not be counted; give each an optimizer of its own."
             )
     return canonical
+
+
+def _build(optimizer: keras.optimizers.Optimizer, variables: list) -> None:
+    """Build an optimizer for its variables; once more for the same is nothing."""
+    before = [id(variable) for variable in optimizer._trainable_variables] if optimizer.built else None
+    if before not in (None, [id(variable) for variable in variables]):
+        raise ValueError(
+            f"{optimizer.name!r} was built for {len(before)} other variables before, of another model or other rules; "
+            "give each trainer an optimizer of its own."
+        )
+    optimizer.build(variables)
 
 
 def deal(sizes: Sequence[int], count: int) -> list[list[int]]:

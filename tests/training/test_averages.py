@@ -24,7 +24,7 @@ FIGURES = {1: 5.0, 2: 1.0, 3: 4.0, 4: 4.0, 5: 2.0}
 
 
 def kept(path, layer, count, choice, figures=FIGURES):
-    candidates = Candidates(path, {"part": layer}, count, choice)
+    candidates = Candidates(path, {"part": layer.variables}, count, choice)
     for step, figure in figures.items():
         for variable in layer.variables:
             variable.assign(np.full(variable.shape, step))
@@ -48,7 +48,7 @@ def test_their_mean(tmp_path):
     """Of every variable, whatever they are when it is asked for; also in another process."""
     kept(tmp_path, Layer(), 3, "best")
     layer = Layer()
-    candidates = Candidates(tmp_path, {"part": layer}, 3, "best")
+    candidates = Candidates(tmp_path, {"part": layer.variables}, 3, "best")
     assert len(candidates.variables) == 3
     with preserved(candidates.variables):
         candidates.read_average()
@@ -68,7 +68,7 @@ def test_rewind(tmp_path):
 
 
 def test_killed_while_it_saved(tmp_path):
-    """A directory of which the index doesn't tell counts for nothing."""
+    """A directory that the index doesn't list counts for nothing."""
     (tmp_path / "7").mkdir()
     (tmp_path / "7" / "ckpt-7.index").write_text("half")
     candidates = kept(tmp_path, Layer(), 2, "last")

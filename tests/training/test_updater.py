@@ -1,62 +1,27 @@
-"""Schedules against their formulas, and the updater against a plain Keras optimizer."""
+"""The updater against plain Keras optimizers, and in which steps it moves which variables."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from typing import get_args, get_type_hints
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from seq2split.training.optimizers import OPTIMIZERS, Updater, WarmupSchedule, _deal
 
-from seq2split.config import OptimizerConfig
+from seq2split.split.threads import Workers
+from seq2split.training import UpdateRule, WarmupSchedule
+from seq2split.training.rules import make_rules
+from seq2split.training.updater import Updater, deal
 
-PEAK, TOTAL = 0.3, 200
 CLIP = 1.5
 SHAPES = {"encoder": [(3, 4), (4,)], "decoder": [(2, 5), (5, 3), (3,)]}
-STEPS = (0, 1, 8, 9, 10, 11, 50, 105, 199, 200, 500)
-
-
-def fall(course, step, warmup):
-    """The course of a schedule as one would write it by hand."""
-    done = min(1.0, max(0.0, (step - warmup) / (TOTAL - warmup)))
-    after = max(step, warmup, 1)
-    return {
-        "constant": 1.0,
-        "inverse_sqrt": math.sqrt(max(warmup, 1)) / math.sqrt(after),
-        "cosine": (1 + math.cos(math.pi * done)) / 2,
-        "linear": 1 - done,
-    }[course]
-
-
-@pytest.mark.parametrize("warmup", [0, 1, 10])
-@pytest.mark.parametrize("course", ["constant", "inverse_sqrt", "cosine", "linear"])
-def test_schedule(course, warmup):
-    schedule = WarmupSchedule(PEAK, warmup, course, TOTAL)
-    found = [float(schedule(step)) for step in STEPS]
-    expected = [PEAK * min(1.0, (step + 1) / max(1, warmup)) * fall(course, step, warmup) for step in STEPS]
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-8)
-    assert max(found) <= PEAK * (1 + 1e-6)
-    assert found[0] > 0
-
-
-@pytest.mark.parametrize("course", ["constant", "inverse_sqrt", "cosine", "linear"])
-def test_schedule_when_warmup_outlasts_the_training(course):
-    schedule = WarmupSchedule(PEAK, 10, course, 5)
-    rates = [float(schedule(step)) for step in range(5)]
-    np.testing.assert_allclose(rates, [PEAK * (step + 1) / 10 for step in range(5)], rtol=1e-6)
-
-
-def test_schedule_from_config():
-    schedule = WarmupSchedule(PEAK, 3, "cosine", TOTAL)
-    again = WarmupSchedule.from_config(schedule.get_config())
-    assert [float(again(step)) for step in STEPS] == [float(schedule(step)) for step in STEPS]
-
-
-# The updater
+OTHERS = ("Optimizer", "LossScaleOptimizer", "MultiOptimizer")
+OPTIMIZERS = {
+    name: getattr(keras.optimizers, name)
+    for name in dir(keras.optimizers)
+    if isinstance(getattr(keras.optimizers, name), type) and name not in OTHERS
+}
 
 
 def make_variables(seed=0):
@@ -95,8 +60,13 @@ def assert_moved(variables):
         assert np.abs(now - before).max() > 1e-3
 
 
-def config(**options):
-    return OptimizerConfig(**{"learning_rate": 0.05, "schedule": "constant", "warmup_steps": 0} | options)
+def sgd(rate=1.0, **steps):
+    return UpdateRule(keras.optimizers.SGD(rate), **steps)
+
+
+def make_updater(variables, optimizer, groups=None, *, clip_norm=0.0, threads=1):
+    rules = make_rules(optimizer, groups, list(variables))
+    return Updater(variables, rules, clip_norm=clip_norm, workers=Workers(threads))
 
 
 def run_by_hand(optimizers, clip_norm, steps=6):
@@ -119,37 +89,36 @@ def run_by_hand(optimizers, clip_norm, steps=6):
     return variables
 
 
-def run_updater(settings, clip_norm, steps=6, threads=1):
+def run_updater(optimizer, clip_norm, steps=6, threads=1):
     variables = make_variables()
-    updater = Updater(variables, settings, clip_norm=clip_norm, total_steps=steps, threads=threads)
+    updater = make_updater(variables, optimizer, clip_norm=clip_norm, threads=threads)
     norms = [float(updater(make_gradients(step), step + 1)) for step in range(steps)]
     return variables, updater, norms
 
 
-@pytest.mark.parametrize(("weight_decay", "clip_norm"), [(0.0, CLIP), (0.1, 0.0)])
-@pytest.mark.parametrize("name", list(OPTIMIZERS))
-@pytest.mark.parametrize("threads", [1, 2, 9])
+@pytest.mark.parametrize(("weight_decay", "clip_norm"), [(None, CLIP), (0.1, 0.0)])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("threads", [1, 9])
 def test_updater_equals_keras(threads, name, weight_decay, clip_norm):
-    found, updater, norms = run_updater(config(name=name, weight_decay=weight_decay), clip_norm, threads=threads)
-    plain = OPTIMIZERS[name](0.05, weight_decay=weight_decay if weight_decay or name == "adamw" else None)
-    expected = run_by_hand({"encoder": plain, "decoder": plain}, clip_norm)
-    assert_equal(numbers(found), numbers(expected))
+    """Those of Keras that do more than `update_step` among them."""
+    rate = 5.0 if name == "Adadelta" else 0.05
+    options = {} if weight_decay is None else {"weight_decay": weight_decay}
+    made = [OPTIMIZERS[name](rate, **options) for _ in range(2)]
+    found, updater, norms = run_updater(made[0], clip_norm, threads=threads)
+    assert_equal(numbers(found), numbers(run_by_hand({"encoder": made[1], "decoder": made[1]}, clip_norm)))
     assert_moved(found)
     assert list(updater.optimizers) == ["shared"]
+    assert int(updater.optimizers["shared"].iterations) == 6
     by_hand = [math.sqrt(sum(float(tf.reduce_sum(g**2)) for g in flat(make_gradients(step)))) for step in range(6)]
     np.testing.assert_allclose(norms, by_hand, rtol=1e-6)
     assert min(norms) < CLIP < max(norms), "some of the gradients should be clipped and some not"
-
-
-def test_optimizer_names_are_those_of_the_configuration():
-    assert set(get_args(get_type_hints(OptimizerConfig)["name"])) == set(OPTIMIZERS)
 
 
 def test_clips_all_parts_together():
     """One part's large gradient scales down the other's, though that one alone is below the norm."""
     variables = make_variables()
     before = numbers(variables)
-    updater = Updater(variables, config(name="sgd", learning_rate=1.0), clip_norm=1.0, total_steps=1)
+    updater = make_updater(variables, sgd(), clip_norm=1.0)
     gradients = {"encoder": make_gradients(0, 10.0)["encoder"], "decoder": make_gradients(0, 0.01)["decoder"]}
     norm = float(updater(gradients, 1))
     assert norm > 10
@@ -160,9 +129,8 @@ def test_clips_all_parts_together():
 
 @pytest.mark.parametrize("clip_norm", [0.0, CLIP])
 def test_own_optimizers(clip_norm):
-    decoder = config(name="sgd", learning_rate=0.2)
-    encoder = config(name="adam", learning_rate=0.01)
-    found, updater, _ = run_updater(config(encoder=encoder, decoder=decoder), clip_norm)
+    own = {"encoder": keras.optimizers.Adam(0.01), "decoder": sgd(0.2)}
+    found, updater, _ = run_updater(own, clip_norm)
     by_hand = {"encoder": keras.optimizers.Adam(0.01), "decoder": keras.optimizers.SGD(0.2)}
     assert_equal(numbers(found), numbers(run_by_hand(by_hand, clip_norm)))
     assert_moved(found)
@@ -171,15 +139,17 @@ def test_own_optimizers(clip_norm):
 
 
 def test_one_part_has_its_own():
-    found, updater, _ = run_updater(config(name="adagrad", decoder=config(name="sgd", learning_rate=0.2)), CLIP)
+    variables = make_variables()
+    updater = make_updater(variables, keras.optimizers.Adagrad(0.05), {"decoder": sgd(0.2)}, clip_norm=CLIP)
+    for step in range(6):
+        updater(make_gradients(step), step + 1)
     by_hand = {"encoder": keras.optimizers.Adagrad(0.05), "decoder": keras.optimizers.SGD(0.2)}
-    assert_equal(numbers(found), numbers(run_by_hand(by_hand, CLIP)))
+    assert_equal(numbers(variables), numbers(run_by_hand(by_hand, CLIP)))
     assert set(updater.optimizers) == {"shared", "decoder"}
 
 
 def test_schedule_moves_with_the_steps():
-    settings = config(name="sgd", schedule="linear", warmup_steps=2)
-    found, updater, _ = run_updater(settings, 0.0)
+    found, updater, _ = run_updater(keras.optimizers.SGD(WarmupSchedule(0.05, 2, "linear", 6)), 0.0)
     expected = numbers(make_variables())
     for step in range(6):
         rate = 0.05 * min(1, (step + 1) / 2) * fall_to(6, step)
@@ -193,14 +163,14 @@ def fall_to(total, step):
 
 
 @pytest.mark.parametrize("clip_norm", [0.0, CLIP])
-@pytest.mark.parametrize("name", list(OPTIMIZERS))
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD", "Adagrad", "RMSprop"])
 def test_sparse_gradients_equal_dense(name, clip_norm):
     """Of an embedding; rows that occur twice add up, in the norm too."""
     rows = tf.IndexedSlices(tf.constant([[1.0, 2.0], [-3.0, 0.5], [0.5, 0.25]]), tf.constant([4, 1, 4]), [6, 2])
     found, norms = [], []
     for gradient in (rows, tf.convert_to_tensor(rows)):
         variable = keras.Variable(np.ones([6, 2], np.float32))
-        updater = Updater({"encoder": [variable]}, config(name=name), clip_norm=clip_norm, total_steps=5)
+        updater = make_updater({"encoder": [variable]}, OPTIMIZERS[name](0.05), clip_norm=clip_norm)
         norms += [float(updater({"encoder": [gradient]}, 1)) for _ in range(2)]
         found.append(variable.numpy())
     np.testing.assert_array_equal(*found)
@@ -211,7 +181,7 @@ def test_none_leaves_a_variable_alone():
     """As without it in the model, weight decay included; later gradients find fresh moments."""
     variables = make_variables()
     before = numbers(variables)
-    updater = Updater(variables, config(weight_decay=0.5), clip_norm=CLIP, total_steps=5)
+    updater = make_updater(variables, keras.optimizers.Adam(0.05, weight_decay=0.5), clip_norm=CLIP)
     gradients = make_gradients(0, 1.0)
     gradients["decoder"][1] = None
     norm = float(updater(gradients, 1))
@@ -226,8 +196,7 @@ def test_none_leaves_a_variable_alone():
 def test_a_part_without_gradients():
     variables = make_variables()
     before = numbers(variables)
-    settings = config(encoder=config(name="sgd"))
-    updater = Updater(variables, settings, clip_norm=1.0, total_steps=5)
+    updater = make_updater(variables, keras.optimizers.Adam(0.05), {"encoder": sgd(0.05)}, clip_norm=1.0)
     updater({"encoder": [None, None], "decoder": make_gradients(0)["decoder"]}, 1)
     changed = [not np.array_equal(old, new) for old, new in zip(before, numbers(variables), strict=True)]
     assert changed == [False, False, True, True, True]
@@ -236,14 +205,14 @@ def test_a_part_without_gradients():
 @pytest.mark.parametrize("clip_norm", [0.0, 1.0])
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_norm_shows_what_is_not_finite(bad, clip_norm):
-    updater = Updater(make_variables(), config(), clip_norm=clip_norm, total_steps=5)
+    updater = make_updater(make_variables(), keras.optimizers.Adam(0.05), clip_norm=clip_norm)
     gradients = make_gradients(0)
     gradients["decoder"][0] *= bad
     assert not math.isfinite(float(updater(gradients, 1)))
 
 
 def test_traces_once():
-    updater = Updater(make_variables(), config(), clip_norm=1.0, total_steps=5)
+    updater = make_updater(make_variables(), keras.optimizers.Adam(0.05), clip_norm=1.0)
     for step in range(3):
         updater(make_gradients(step), step + 1)
     assert [move.experimental_get_tracing_count() for _, move in updater._moves] == [1]
@@ -265,10 +234,10 @@ def ones(variables):
     return {part: [tf.ones(3) for _ in each] for part, each in variables.items()}
 
 
-def moves(settings, steps):
-    """By how much each variable moved in each step, with gradients of one: `{path: [move, ...]}`."""
+def moves(optimizer, groups, steps):
+    """Return by how much each variable moved in each step, with gradients of one: `{path: [move, ...]}`."""
     variables = make_layers_of_variables()
-    updater = Updater(variables, settings, clip_norm=0.0, total_steps=steps)
+    updater = make_updater(variables, optimizer, groups)
     found = {variable.path: [] for each in variables.values() for variable in each}
     for step in range(1, steps + 1):
         before = {variable.path: variable.numpy() for each in variables.values() for variable in each}
@@ -281,22 +250,15 @@ def moves(settings, steps):
 
 def test_groups_by_the_paths_of_variables():
     """The first group that matches the whole path, else the part's own, else the shared one."""
-    sgd = config(name="sgd", learning_rate=1.0)
-    groups = {
-        "encoder/.*kernel": config(name="sgd", learning_rate=3.0),
-        ".*kernel": config(name="sgd", learning_rate=4.0),
-        "embeddings": sgd,
-    }
+    groups = {"encoder/.*kernel": sgd(3.0), ".*kernel": sgd(4.0), "encoder": sgd(2.0)}
+    found = moves(sgd(), groups, 1)
+    assert found == {"encoder/embeddings": [2.0], "encoder/lstm_kernel": [3.0], "decoder/kernel": [4.0]}
     with pytest.raises(
         ValueError, match=r"'embeddings', which matches the whole path of no.*paths are encoder/embeddings"
     ):
-        moves(dataclasses.replace(sgd, groups=groups), 1)
-    del groups["embeddings"]
-    own = dataclasses.replace(sgd, encoder=config(name="sgd", learning_rate=2.0), groups=groups)
-    assert moves(own, 1) == {"encoder/embeddings": [2.0], "encoder/lstm_kernel": [3.0], "decoder/kernel": [4.0]}
-    groups["decoder/kernel"] = sgd
+        moves(sgd(), groups | {"embeddings": sgd()}, 1)
     with pytest.raises(ValueError, match=r"'decoder/kernel', which .* none that a group before it"):
-        moves(dataclasses.replace(sgd, groups=groups), 1)
+        moves(sgd(), groups | {"decoder/kernel": sgd()}, 1)
 
 
 @pytest.mark.parametrize(
@@ -311,56 +273,50 @@ def test_groups_by_the_paths_of_variables():
     ],
 )
 def test_steps_that_update(steps, expected):
-    sgd = config(name="sgd", learning_rate=1.0)
-    found = moves(dataclasses.replace(sgd, encoder=dataclasses.replace(sgd, **steps)), 6)
+    found = moves(sgd(), {"encoder": sgd(**steps)}, 6)
     assert found["encoder/embeddings"] == found["encoder/lstm_kernel"] == expected
     assert found["decoder/kernel"] == [1] * 6
 
 
 def test_frozen_parts_are_those_of_which_nothing_moves():
     """A part of which one variable moves is not frozen."""
-    sgd = config(name="sgd", learning_rate=1.0)
-    some = dataclasses.replace(sgd, groups={".*/embeddings": dataclasses.replace(sgd, frozen=True)})
-    part = dataclasses.replace(sgd, encoder=dataclasses.replace(sgd, every=2))
-    for settings, expected in ((some, [[], []]), (part, [[], ["encoder"]])):
-        updater = Updater(make_layers_of_variables(), settings, clip_norm=0.0, total_steps=2)
+    for groups, expected in (
+        ({".*/embeddings": sgd(frozen=True)}, [[], []]),
+        ({"encoder": sgd(every=2)}, [[], ["encoder"]]),
+        ({"decoder": None}, [["decoder"], ["decoder"]]),
+    ):
+        updater = make_updater(make_layers_of_variables(), sgd(), groups)
         assert [updater.frozen(step) for step in (1, 2)] == expected
+
+
+def test_a_part_without_an_optimizer_stays():
+    """Whether it is left out, or has none by name."""
+    for optimizer, groups in (({"encoder": sgd()}, None), (sgd(), {"decoder": None})):
+        found = moves(optimizer, groups, 2)
+        assert found == {"encoder/embeddings": [1, 1], "encoder/lstm_kernel": [1, 1], "decoder/kernel": [0, 0]}
 
 
 def test_schedule_counts_the_updates_of_its_optimizer():
     """Of ten steps an optimizer that updates in every third makes four, over which its rate falls to zero."""
-    sgd = config(name="sgd", learning_rate=1.0)
-    falling = dataclasses.replace(sgd, schedule="linear", every=3)
-    found = moves(dataclasses.replace(sgd, decoder=falling), 10)["decoder/kernel"]
+    falling = UpdateRule(keras.optimizers.SGD(WarmupSchedule(1.0, 0, "linear", 4)), every=3)
+    found = moves(sgd(), {"decoder": falling}, 10)["decoder/kernel"]
     assert found == [1.0, 0, 0, 0.75, 0, 0, 0.5, 0, 0, 0.25]
 
 
 def test_what_is_not_applied_counts_for_no_norm():
     """The norm that clips is that of the gradients that move something."""
-    sgd = config(name="sgd", learning_rate=1.0)
     variables = make_layers_of_variables()
-    settings = dataclasses.replace(sgd, encoder=dataclasses.replace(sgd, frozen=True))
-    updater = Updater(variables, settings, clip_norm=1.0, total_steps=1)
+    updater = make_updater(variables, sgd(), {"encoder": sgd(frozen=True)}, clip_norm=1.0)
     assert float(updater(ones(variables), 1)) == pytest.approx(math.sqrt(3))
     np.testing.assert_allclose(variables["decoder"][0], 1 - 1 / math.sqrt(3), rtol=1e-6)
-    everything = Updater(variables, dataclasses.replace(sgd, frozen=True), clip_norm=1.0, total_steps=1)
+    everything = make_updater(variables, sgd(frozen=True), clip_norm=1.0)
     assert float(everything(ones(variables), 1)) == 0
-
-
-def test_a_part_may_have_the_name_of_a_key():
-    variable = keras.Variable(np.ones(3, np.float32))
-    updater = Updater({"name": [variable]}, config(name="sgd", learning_rate=1.0), clip_norm=0.0, total_steps=1)
-    updater({"name": [tf.ones(3)]}, 1)
-    assert list(updater.optimizers) == ["shared"]
-    np.testing.assert_array_equal(variable, np.zeros(3))
 
 
 def test_a_variable_of_two_parts_moves_once_by_the_sum():
     """It belongs to the first part; what any part gives counts, sparse or dense."""
     shared, own = keras.Variable(np.ones([2, 1], np.float32)), keras.Variable(np.ones(1, np.float32))
-    sgd = config(name="sgd", learning_rate=1.0)
-    settings = dataclasses.replace(sgd, decoder=config(name="sgd", learning_rate=100.0))
-    updater = Updater({"encoder": [shared], "decoder": [own, shared]}, settings, clip_norm=0.0, total_steps=9)
+    updater = make_updater({"encoder": [shared], "decoder": [own, shared]}, sgd(), {"decoder": sgd(100.0)})
     rows = tf.IndexedSlices(tf.constant([[0.5]]), tf.constant([1]), [2, 1])
     norm = updater({"encoder": [rows], "decoder": [None, tf.constant([[0.25], [0.125]])]}, 1)
     np.testing.assert_array_equal(shared, [[0.75], [0.375]])
@@ -368,6 +324,107 @@ def test_a_variable_of_two_parts_moves_once_by_the_sum():
     updater({"encoder": [rows], "decoder": [None, None]}, 2)
     np.testing.assert_array_equal(shared, [[0.75], [-0.125]])
     np.testing.assert_array_equal(own, [1.0])
+
+
+# Optimizers with options of their own
+
+
+def bounded(values):
+    return tf.clip_by_value(values, -0.4, 0.4)
+
+
+OPTIONS = {  # Keras takes the decay in single precision, in which 0.25 is exact
+    "weight_decay": {"weight_decay": 0.25},
+    "clipnorm": {"clipnorm": 0.3},
+    "clipvalue": {"clipvalue": 0.05},
+    "global_clipnorm": {"global_clipnorm": 0.5},
+    "use_ema": {"use_ema": True, "ema_momentum": 0.5, "ema_overwrite_frequency": 2},
+    "gradient_accumulation_steps": {"gradient_accumulation_steps": 3},
+    "amsgrad": {"amsgrad": True},
+    "all": {"weight_decay": 0.25, "global_clipnorm": 0.5, "use_ema": True, "gradient_accumulation_steps": 2},
+}
+
+
+@pytest.mark.parametrize("kind", ["keras", "tensorflow"])
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_options_of_keras(options, kind):
+    """Step by step as Keras does it, of plain TensorFlow variables too; a variable may be kept from decaying."""
+    assert_equals_keras_step_by_step(lambda: keras.optimizers.Adam(0.05, **options), kind=kind)
+
+
+@pytest.mark.parametrize("options", [{}, {"momentum": 0.9, "nesterov": True}], ids=str)
+def test_constraints(options):
+    assert_equals_keras_step_by_step(lambda: keras.optimizers.SGD(0.5, **options), constraint=bounded)
+
+
+def assert_equals_keras_step_by_step(make_optimizer, kind="keras", constraint=None, steps=7):
+    def make():
+        optimizer, variables = make_optimizer(), {}
+        for part, each in make_variables().items():
+            values = [one.numpy().astype(np.float64) for one in each]
+            if kind == "tensorflow":
+                variables[part] = [tf.Variable(value, name=f"{part}_{at}") for at, value in enumerate(values)]
+            else:
+                variables[part] = [
+                    keras.Variable(value, dtype="float64", name=f"{part}_{at}") for at, value in enumerate(values)
+                ]
+                for variable in variables[part]:
+                    variable.constraint = constraint
+        if optimizer.weight_decay:
+            optimizer.exclude_from_weight_decay(var_names=["encoder_1"])
+        return optimizer, variables
+
+    (optimizer, found), (reference, expected) = make(), make()
+    updater = make_updater(found, optimizer, threads=2)
+    reference.build(flat(expected))
+    for step in range(1, steps + 1):
+        gradients = {part: [tf.cast(one, tf.float64) for one in each] for part, each in make_gradients(step).items()}
+        updater(gradients, step)
+        reference.apply(flat(gradients), flat(expected))
+        for one, other in zip(numbers(found), numbers(expected), strict=True):
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
+        assert int(optimizer.iterations) == int(reference.iterations)
+    assert_moved(found)
+    assert len(optimizer.variables) == len(reference.variables)
+    for one, other in zip(optimizer.variables, reference.variables, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
+
+
+def test_an_optimizer_of_ones_own():
+    """Whatever a subclass does to all its variables at once, it does here too."""
+
+    class Halved(keras.optimizers.SGD):
+        def apply(self, grads, trainable_variables=None):
+            super().apply([0.5 * gradient for gradient in grads], trainable_variables)
+
+    variables = make_layers_of_variables()
+    make_updater(variables, Halved(1.0))(ones(variables), 1)
+    for each in flat(variables):
+        np.testing.assert_array_equal(each, np.full(3, 0.5))
+
+
+def test_an_optimizer_of_other_variables():
+    """One of the same goes on."""
+    optimizer, variables = keras.optimizers.Adam(0.05), make_variables()
+    for _ in range(2):
+        make_updater(variables, optimizer)
+    with pytest.raises(ValueError, match=r"'adam.*' was built for 5 other variables before.*an optimizer of its own"):
+        make_updater(make_variables(), optimizer)
+    with pytest.raises(ValueError, match="built for 5 other variables"):
+        make_updater(variables, optimizer, {"encoder": sgd()})
+
+
+def test_rules_that_share_an_optimizer():
+    """They are one, which counts its steps once; in different steps it could not."""
+    shared = keras.optimizers.SGD(1.0)
+    variables = make_layers_of_variables()
+    updater = make_updater(variables, {"encoder": shared, "decoder": shared})
+    updater(ones(variables), 1)
+    assert list(updater.optimizers) == ["encoder"]
+    assert int(shared.iterations) == 1
+    assert all(not np.any(each) for each in flat(variables))
+    with pytest.raises(ValueError, match="rules 'encoder' and 'decoder' share one optimizer, but move"):
+        make_updater(variables, {"encoder": shared, "decoder": UpdateRule(shared, every=2)})
 
 
 @pytest.mark.parametrize(
@@ -380,4 +437,4 @@ def test_a_variable_of_two_parts_moves_once_by_the_sum():
     ],
 )
 def test_deals_variables_out_evenly(sizes, count, expected):
-    assert _deal(sizes, count) == expected
+    assert deal(sizes, count) == expected
