@@ -16,12 +16,12 @@ def sums_by_part(
 
     Args:
         variables: The variables of each part.
-        gradients: For each part whose gradients are wanted those of each of its groups, aligned with its variables.
+        gradients: For each part whose gradients are wanted one list for each of its groups, aligned with its variables.
         each: A function that calls another for each item, as `map` does.
 
     Returns:
-        For each part its gradients, aligned with its variables. Of a variable that stands in several parts the first
-        has the sum, and the others `None`; all are `None` where they are not wanted.
+        For each part its gradients, aligned with its variables; `None` for those that are not wanted. Where several
+        parts share a variable, the first of them has the sum, and the others have `None`.
     """
     addends: dict[str, list[list]] = {}
     owners: dict[int, list] = {}
@@ -39,7 +39,15 @@ def sums_by_part(
 
 
 def add_up(gradients: Sequence) -> Any:
-    """Return a sum in which `None` counts for nothing, and which stays sparse if every term is."""
+    """Return the sum of tensors or `tf.IndexedSlices`; sparse if all are, and `None` if there are none.
+
+    Args:
+        gradients: Gradients of one variable; `None` counts for nothing.
+
+    Example:
+        >>> float(add_up([tf.constant(1.0), None, tf.constant(2.0)]))
+        3.0
+    """
     present = [gradient for gradient in gradients if gradient is not None]
     if len(present) < 2:
         return present[0] if present else None

@@ -18,7 +18,8 @@ class BatchLosses:
 
     Attributes:
         loss: The scalar loss: the sum over the batch divided by the weight; of several parts with losses, the sum of
-            theirs.
+            theirs. It is what a part returns alone, or the first of a named tuple, a tuple or a list; a dictionary
+            has no first, and can only hold metrics, as in `(loss, {"nll": nll})`.
         metrics: What else the parts with losses return, divided likewise, by name: the field of a named tuple, the key
             of a dictionary, or else `output_1` and so on. Where several parts hold losses the names begin with that of
             the part, `decoder/nll`, and each part's own loss is among them, `decoder/loss`.

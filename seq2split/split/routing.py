@@ -1,12 +1,11 @@
-"""Hands the outputs of one part's groups of rows to the groups of another, and the cotangents back.
+"""Carry the outputs of one part's groups of rows to the groups of another, and the cotangents back.
 
 A batch of mixed lengths is grouped twice: by source bucket for the encoder and by target bucket for the decoder, other
 groups of the same rows at other padded lengths. A `Route` says which rows of which groups make up one group; it is
 planned with numpy from row numbers alone, and applied to tensors in a few operations. The way back is a route in the
 other direction: each row stands in exactly one group on either side, so both ways only move rows.
 
-Groups are best ordered so that the rows that travel together stand together (`SplitModel` sorts them so): then every
-move is a slice.
+Moves are slices where the rows that travel together stand together in their groups; `BatchStep` sorts them so.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ class Route:
     Attributes:
         pieces: Pairs of a group and the positions `[n]` of the rows to take from it.
         order: For each row of the new group its place among the pieces; `None` where they are in order already.
-        size: Rows of the new group, filler included; filler rows are zeros at its end.
+        size: The number of rows of the new group, filler included; filler rows are zeros at its end.
     """
 
     pieces: tuple[tuple[int, np.ndarray], ...]
@@ -39,12 +38,12 @@ class Route:
 
 
 def plan_routes(sources: Sequence[np.ndarray], targets: Sequence[np.ndarray], sizes: Sequence[int]) -> list[Route]:
-    """Plans one route for each target group.
+    """Return a route for each target group.
 
     Args:
-        sources: The row numbers of each source group; together they hold every row once.
-        targets: The row numbers of each target group; every one stands in a source group.
-        sizes: The rows of each target group with filler.
+        sources: The row numbers of each source group, int64 `[n]`; together they hold every row once.
+        targets: The row numbers of each target group, int64 `[n]`; every one stands in a source group.
+        sizes: The number of rows of each target group, filler included.
 
     Returns:
         The routes, in the order of `targets`.
@@ -69,17 +68,22 @@ def _plan_route(groups: np.ndarray, places: np.ndarray, size: int) -> Route:
 
 
 def carry(route: Route, groups: Sequence[Nest], like: Nest = None) -> Nest:
-    """Assembles the group that a route describes.
+    """Return the group that a route describes.
 
     Args:
         route: The route.
-        groups: For each source group a nest of tensors whose first axis is rows; a leaf that is `None` in all
+        groups: For each source group a nest of tensors whose first axis is rows. A leaf that is `None` in all groups
             stays `None`, and counts as zeros where other groups have a tensor.
-        like: A nest whose times `Sequences.values` are padded or cut to; by default the longest of the groups that
-            the route takes from.
+        like: A nest of tensors or specs that gives the times to which `Sequences.values` are padded or cut; by default
+            the longest of the groups that the route takes from.
 
     Returns:
         A nest of the same structure, for the route's rows.
+
+    Example:
+        >>> (route,) = plan_routes([np.array([0, 2]), np.array([1])], [np.array([2, 1, 0])], sizes=[4])
+        >>> carry(route, [tf.constant([10, 12]), tf.constant([11])]).numpy().tolist()
+        [12, 11, 10, 0]
     """
     structure = groups[route.pieces[0][0]] if like is None else like
     flat = {group: tf.nest.flatten(groups[group]) for group, _ in route.pieces}
@@ -92,7 +96,7 @@ def carry(route: Route, groups: Sequence[Nest], like: Nest = None) -> Nest:
 
 
 def time_leaves(structure: Nest) -> list[bool]:
-    """For each leaf of a nest, in the order of `tf.nest.flatten`, whether it is the values of a `Sequences`."""
+    """Return for each leaf of a nest, in the order of `tf.nest.flatten`, whether it is the values of `Sequences`."""
     marked = _mark(structure)
     return tf.nest.flatten(marked)
 
@@ -108,7 +112,7 @@ def _mark(structure: Nest) -> Nest:
 
 
 def _assemble(route: Route, tensors: dict[int, tf.Tensor | None], length: int | None) -> tf.Tensor | None:
-    """One leaf of the group; `length` is its time, or `None` where it has no time axis."""
+    """Return one leaf of the group; `length` is its time, or `None` where it has no time axis."""
     given = next((tensor for tensor in tensors.values() if tensor is not None), None)
     if given is None:
         return None
@@ -125,7 +129,7 @@ def _assemble(route: Route, tensors: dict[int, tf.Tensor | None], length: int | 
 
 
 def _take(tensor: tf.Tensor, places: np.ndarray) -> tf.Tensor:
-    """The rows at `places`; as a slice where they stand together."""
+    """Return the rows at `places`, as a slice where they stand together."""
     start, stop = int(places[0]), int(places[-1]) + 1
     if stop - start != len(places) or np.any(np.diff(places) != 1):
         return tf.gather(tensor, places)
@@ -133,7 +137,7 @@ def _take(tensor: tf.Tensor, places: np.ndarray) -> tf.Tensor:
 
 
 def _fit(tensor: tf.Tensor, axis: int, size: int) -> tf.Tensor:
-    """Pads an axis with zeros, or cuts it, to a size."""
+    """Return a tensor with one axis padded with zeros, or cut, to a size."""
     missing = size - tensor.shape[axis]
     if missing == 0:
         return tensor

@@ -1,7 +1,7 @@
-"""How many threads share the work on a processor, and how TensorFlow is told.
+"""Threads that share the work on a processor; `seq2split.threads` is this module.
 
-The operations of an unrolled graph take tens of microseconds: spread over cores, they wait for each other more than
-they gain. So a batch's rows are dealt out instead (`SplitModel`), and each core runs its own graph from end to end.
+The operations of an unrolled graph take tens of microseconds: spread over cores, they would wait for each other more
+than they gain. So `SplitModel` deals out the rows of a batch instead, and each core runs its own graph from end to end.
 """
 
 from __future__ import annotations
@@ -13,20 +13,22 @@ from concurrent.futures import ThreadPoolExecutor
 
 import tensorflow as tf
 
-_MOST = 8  # beyond it the rows of an ordinary batch get too few for each
+_MOST = 8  # with more, too few rows of an ordinary batch would be left for each
 
 
 def use_cores() -> int:
-    """Sets TensorFlow up for one thread of `SplitModel` on each core.
+    """Set TensorFlow up for one thread of a `SplitModel` on each core.
 
-    It must come before TensorFlow first computes, so before the first layer is made; where it comes too late, it warns.
-    Where there is a GPU, nothing changes.
+    Call it before the first layer is made: once TensorFlow has computed anything, it can't be set up any more. Then
+    this warns, and returns 1. On a machine with a GPU it changes nothing, and returns 1.
 
     Returns:
-        The `threads` to give to `SplitModel` and others.
+        The number of threads to give to `SplitModel`.
 
     Example:
-        >>> use_cores() >= 1
+        >>> import seq2split as s2s
+        >>> threads = s2s.threads.use_cores()
+        >>> threads >= 1
         True
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -37,7 +39,11 @@ def use_cores() -> int:
         tf.config.threading.set_intra_op_parallelism_threads(cores // threads)
         tf.config.threading.set_inter_op_parallelism_threads(cores)
     except RuntimeError:
-        warnings.warn("use_cores came after TensorFlow's first computation: one thread is used", stacklevel=2)
+        warnings.warn(
+            "use_cores came after TensorFlow's first computation: one thread is used; call it before the first layer "
+            "is made.",
+            stacklevel=2,
+        )
         return 1
     return threads
 
@@ -46,7 +52,10 @@ class Workers:
     """Threads that share the tasks of a step.
 
     Args:
-        count: How many; with 1 the caller does all of it.
+        count: The number of threads; with 1 the caller does all of the work.
+
+    Attributes:
+        count: The number of threads.
     """
 
     def __init__(self, count: int):
@@ -54,15 +63,12 @@ class Workers:
         self._pool = ThreadPoolExecutor(count) if count > 1 else None
 
     def each(self, task: Callable, items: Iterable, cost: Callable | None = None) -> list:
-        """The results of a task for each item.
+        """Return the results of a task for each item, in the order of the items.
 
         Args:
             task: A function of an item.
             items: The items.
-            cost: A function of an item; the dearest begin first.
-
-        Returns:
-            The results in the order of the items.
+            cost: A function that estimates what an item costs; the dearest begin first.
 
         Example:
             >>> Workers(2).each(abs, [-1, 2, -3])
