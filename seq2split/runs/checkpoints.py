@@ -46,7 +46,7 @@ class Checkpoints:
         path = self._latest.latest_checkpoint
         if path is None:
             return f"starting a new run; checkpoints go to {self._latest.directory}"
-        read_checkpoint(self._whole, path).assert_consumed()
+        read_checkpoint(self._whole, path, partly=False)
         return f"resuming from {path}: {self._progress}"
 
     def save(self) -> str | None:
@@ -89,19 +89,17 @@ def restore_model(run: RunDirectory, parts: Variables) -> str | None:
     found = map(tf.train.latest_checkpoint, (run.average, run.best, run.latest))
     path = next(filter(None, found), None)
     if path is not None:
-        read_checkpoint(tf.train.Checkpoint(**named(parts)), path).expect_partial()
+        read_checkpoint(tf.train.Checkpoint(**named(parts)), path)
     return path
 
 
-def read_checkpoint(checkpoint: tf.train.Checkpoint, path: str) -> Any:
-    """Restore a checkpoint.
+def read_checkpoint(checkpoint: tf.train.Checkpoint, path: str, partly: bool = True) -> None:
+    """Restore a checkpoint, every variable of `checkpoint`.
 
     Args:
         checkpoint: The objects to restore.
         path: The path of the checkpoint.
-
-    Returns:
-        TensorFlow's status, every variable of `checkpoint` restored.
+        partly: True if the files may hold more than these.
 
     Raises:
         ValueError: The files are damaged, or hold another model.
@@ -109,13 +107,13 @@ def read_checkpoint(checkpoint: tf.train.Checkpoint, path: str) -> Any:
     try:
         status = checkpoint.restore(path)
         status.assert_existing_objects_matched()
+        status.expect_partial() if partly else status.assert_consumed()
     except (tf.errors.OpError, AssertionError, IndexError, ValueError) as error:
         raise ValueError(
-            f"checkpoint {path} can't be read; it is damaged or of another model or version: "
+            f"checkpoint {path} can't be read; it is damaged or of another model, optimizer or version: "
             f"{str(error).splitlines()[0]}. To go on from an older one, name that in "
             f"{Path(path).parent / 'checkpoint'}."
         ) from error
-    return status
 
 
 def named(parts: Variables) -> dict[str, dict[str, Any]]:

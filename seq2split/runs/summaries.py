@@ -6,6 +6,7 @@ elsewhere.
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 
 import tensorflow as tf
@@ -17,11 +18,15 @@ class SummaryWriter:
     """Appends to the event files of a directory, if there is one.
 
     Args:
-        path: The directory; `None` to write nothing.
+        path: The directory, made when something is written; `None` to write nothing.
     """
 
     def __init__(self, path: Path | None):
-        self._writer = tf.summary.create_file_writer(str(path)) if path else tf.summary.create_noop_writer()
+        self._path = path
+
+    @cached_property
+    def _writer(self) -> tf.summary.SummaryWriter:
+        return tf.summary.create_file_writer(str(self._path)) if self._path else tf.summary.create_noop_writer()
 
     def scalars(self, step: int, **values: float) -> None:
         """Write numbers, each under its name."""

@@ -70,7 +70,7 @@ class Candidates:
         sums = [0.0] * len(self.variables)
         steps = self.steps
         for step in steps:
-            read_checkpoint(self._checkpoint, tf.train.latest_checkpoint(self._path / str(step))).expect_partial()
+            read_checkpoint(self._checkpoint, tf.train.latest_checkpoint(self._path / str(step)))
             values = [np.float64(variable.numpy()) for variable in self.variables]
             sums = [total + value for total, value in zip(sums, values, strict=True)]
         for variable, total in zip(self.variables, sums, strict=True):
