@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
+import inspect
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -128,6 +130,15 @@ def find_architecture(name: str) -> Callable:
             f"model.architecture is {name!r}, but {place} has no function {function!r}; it has {', '.join(found)}."
         )
     return getattr(module, function)
+
+
+def source_digest(name: str) -> str:
+    """Return a hexadecimal digest of the file that holds an architecture, which tells it from a changed one.
+
+    Args:
+        name: `package.module:function`, or `path/to/file.py:function`.
+    """
+    return hashlib.blake2b(inspect.getsource(sys.modules[find_architecture(name).__module__]).encode()).hexdigest()[:32]
 
 
 def _import_file(path: Path) -> Any:

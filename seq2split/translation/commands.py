@@ -42,8 +42,7 @@ def train(chosen: argparse.Namespace) -> None:
         threads = use_cores()
         experiment = Experiment(config, run, threads)
         experiment.train()
-    samples = config.training.samples
-    if samples:
+    if config.training.samples and experiment.validation.can_translate:
         print("\nTranslations by the best model:\n")
         print(experiment.samples(Translator.load(run, threads)))
     print(f"\nTry:  echo ... | seq2split translate {run}")

@@ -44,6 +44,8 @@ class Experiment:
         self.validation = Validation(config, self.translator)
         if self.validation.note:
             say(self.validation.note)
+        if not self.validation.can_translate:
+            say(f"no BLEU and no samples: {type(self.translator.decoder).__name__} lacks what a search needs")
         model, settings = self.translator.model, config.training
         self.batches = Batches(corpus, model, tokens=config.batches.tokens, mode=config.batches.mode, seed=config.seed)
         optimizer, groups = make_update_rules(config.optimizer, list(model.parts), settings.steps)
@@ -79,7 +81,7 @@ class Experiment:
             patience=settings.patience,
             checkpoint_every=settings.checkpoint_every,
             log_every=settings.log_every,
-            callbacks=[_Samples(self)] if settings.samples else [],
+            callbacks=[_Samples(self)] if settings.samples and self.validation.can_translate else [],
         )
 
     def samples(self, translator: Translator) -> str:

@@ -14,6 +14,7 @@ from seq2split.common.files import write_atomically
 from seq2split.config import Config, ConfigError, differences, dumps, load
 from seq2split.corpus import Corpus, Vocabulary
 from seq2split.runs.directory import RunDirectory
+from seq2split.translation.architectures import source_digest
 
 _MAY_CHANGE = re.compile(
     r"search\.|training\.(?!criterion$|ema$)"  # the best figure is measured in the one, and the other has a past
@@ -40,6 +41,7 @@ class ExperimentFiles:
         self.run = RunDirectory(path)
         self.path = self.run.path
         self._config, self._buckets = self.path / "config.toml", self.path / "buckets.json"
+        self._source = self.path / "architecture.digest"
 
     def config(self) -> Config:
         """Return the configuration of the run.
@@ -76,9 +78,32 @@ class ExperimentFiles:
         if fixed:
             for made in (*self.path.glob("*.model"), self._buckets):
                 made.unlink(missing_ok=True)
+        change = self.architecture_change(config)
+        if change and self.run.has_checkpoint():
+            raise ConfigError(f"{change} Restore it, or give another directory with --run.")
         self.path.mkdir(parents=True, exist_ok=True)
         write_atomically(self._config, dumps(config).encode())
+        if not config.model.is_built_in:
+            write_atomically(self._source, source_digest(config.model.architecture).encode())
         return changed
+
+    def architecture_change(self, config: Config) -> str | None:
+        """Return what is wrong if the file of an architecture of one's own is another than the run was started with.
+
+        Args:
+            config: The configuration of the run.
+
+        Returns:
+            A sentence; `None` if nothing has changed, or the architecture is a ready one.
+        """
+        if config.model.is_built_in or not self._source.exists():
+            return None
+        if self._source.read_text() == source_digest(config.model.architecture):
+            return None
+        return (
+            f"the file of the architecture {config.model.architecture} has changed since {self.path} was started, so "
+            f"that its variables may mean something else (if not, delete {self._source})."
+        )
 
     def vocabularies(self, config: Config, lines: dict[str, list[str]] | None = None) -> dict[str, Vocabulary]:
         """Return the vocabularies of the run.

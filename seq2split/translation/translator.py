@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -92,6 +93,8 @@ class Translator:
         config = files.config()
         if not files.run.has_checkpoint():
             raise ValueError(f"{path} holds no checkpoint yet; one is written every training.checkpoint_every steps.")
+        if change := files.architecture_change(config):
+            warnings.warn(change, stacklevel=2)
         translator = cls(config, files.vocabularies(config), files.buckets(config), threads)
         if not config.model.is_built_in:  # whose layers make all variables when they are made
             translator.model.create_variables()

@@ -8,6 +8,7 @@ from seq2split.config import Config
 from seq2split.corpus import Batches, Corpus
 from seq2split.corpus.admission import admit_corpus
 from seq2split.corpus.parallel_text import read_parallel
+from seq2split.models import require
 from seq2split.search import SearchOptions
 from seq2split.split import SplitModel
 from seq2split.training.validation import LossValidation
@@ -16,6 +17,7 @@ from seq2split.translation.translator import Translator
 
 # Greedy, to be fast; and whatever [search] says, which may change in a run, so that its validations can be compared.
 _SEARCH = SearchOptions(beam=1)
+_NEEDED = ("bos", "start", "step")  # of a decoder, to translate
 
 
 class Validation:
@@ -26,26 +28,36 @@ class Validation:
         translator: The translator.
 
     Attributes:
+        can_translate: True if the decoder has what a search needs of it.
         note: What to tell the user about overlong sentences; `None` if there are none.
 
     Raises:
         OverlongError: A sentence is longer than the last bucket, and the configuration says that this is an error.
+        ValueError: BLEU is to choose the best model, but the decoder can't translate.
     """
 
     def __init__(self, config: Config, translator: Translator):
         self._translator, self._overlong = translator, config.data.overlong
+        self.can_translate = all(hasattr(translator.decoder, method) for method in _NEEDED)
+        for method in _NEEDED if config.training.criterion == "bleu" else ():
+            require(translator.decoder, method, 'training.criterion = "bleu"')
         self._lines = read_parallel(config.corpus("valid"))
         pieces = {side: translator.vocabularies[side].encode(lines) for side, lines in self._lines.items()}
         corpus, self.note = admit_corpus(Corpus(pieces), translator.buckets, self._overlong, "validation corpus")
         self._loss = LossValidation(Batches(corpus, translator.model, tokens=config.batches.tokens))
 
     def __call__(self, model: SplitModel) -> dict[str, float]:
-        """Return the loss (the negative log-likelihood of a target piece in nats), perplexity and BLEU of greedy
-        translations."""
-        figures = self._loss(model)
+        """Return the loss, the perplexity if the decoder tells `nll`, and BLEU of greedy translations if it can
+        translate.
+
+        Losses are those of a target piece in nats.
+        """
+        found = self._loss(model)
+        figures = {name: found[name] for name in ("loss", "perplexity") if name in found}
+        if not self.can_translate:
+            return figures
         translations, _ = self._translator.translate(*self._sources(), overlong=self._overlong, search=_SEARCH)
-        bleu = bleu_score(translations, self._lines["target"])
-        return {name: figures[name] for name in ("loss", "perplexity") if name in figures} | {"bleu": bleu}
+        return figures | {"bleu": bleu_score(translations, self._lines["target"])}
 
     def samples(self, translator: Translator, count: int) -> str:
         """Return the first sentences of the corpus with a translator's translations, as text."""
