@@ -128,9 +128,8 @@ def test_nothing_moves_where_all_is_frozen():
     assert unlike(layers, make_layers()) == set()
 
 
-@pytest.mark.parametrize("optimizers", [keras.optimizers.SGD, lambda rate: {"decoder": keras.optimizers.SGD(rate)}])
-def test_a_shared_variable_moves_once(optimizers):
-    """Tied embeddings, sparse in one part and dense in the other; also where the part with the sum is left out."""
+def tied_model():
+    """Return a model whose parts share their one variable, and the variable."""
     tied = Embedder()
     nodes = [
         s2s.Node(s2s.Part(tied.encode, variables=[tied.table], name="encoder"), "source", s2s.Buckets([3])),
@@ -141,14 +140,32 @@ def test_a_shared_variable_moves_once(optimizers):
             loss=True,
         ),
     ]
-    model, optimizer = s2s.SplitModel(nodes), optimizers(0.5)
+    return s2s.SplitModel(nodes), tied.table
+
+
+@pytest.mark.parametrize("optimizers", [keras.optimizers.SGD, lambda rate: {"decoder": keras.optimizers.SGD(rate)}])
+def test_a_shared_variable_moves_once(optimizers):
+    """Tied embeddings, sparse in one part and dense in the other; also where the part with the sum is left out."""
+    (model, table), optimizer = tied_model(), optimizers(0.5)
     frozen = ["encoder"] if isinstance(optimizer, dict) else []
     _, gradients = model.loss_and_gradients(make_batch(), frozen=frozen)
     (total,) = [tf.convert_to_tensor(each) for part in gradients.values() for each in part if each is not None]
-    before = tied.table.numpy()
+    before = table.numpy()
     model.apply_gradients(optimizer, gradients)
     assert np.abs(total).max() > 1e-3
-    np.testing.assert_allclose(tied.table, before - 0.5 * total.numpy(), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(table, before - 0.5 * total.numpy(), rtol=0, atol=1e-12)
+
+
+def test_gradients_by_hand_of_a_shared_variable_are_summed():
+    """Each part has its own share of them, and an optimizer with state sees their sum once."""
+    (model, table), optimizer = tied_model(), keras.optimizers.Adam(0.1)
+    alone, reference = tf.Variable(table.numpy()), keras.optimizers.Adam(0.1)
+    rng = np.random.default_rng(3)
+    for _ in range(STEPS):
+        shares = [tf.constant(rng.normal(size=table.shape)) for _ in model.parts]
+        model.apply_gradients(optimizer, {part: [share] for part, share in zip(model.parts, shares, strict=True)})
+        reference.apply_gradients([(tf.add_n(shares), alone)])
+        np.testing.assert_allclose(table, alone, rtol=0, atol=1e-12)
 
 
 def test_variables_of_tensorflow_are_moved_by_optimizers_with_state():
