@@ -34,9 +34,9 @@ class Node:
             positions of the part's field. It may be `"rows"`, the number of rows, or a function of the batch, a
             mapping from the name of each field that the model reads to `Sequences` of numpy arrays.
         name: The name of the part in results, errors and checkpoints. By default it is the name that was given to the
-            layer or to `Part`, or else the class in snake case, without the number that Keras appends to it: running a
-            notebook cell again doesn't change it. Where two parts of a model get the same default name, the second is
-            numbered, `encoder_2`.
+            layer or to `Part`, or else that of the class or function in snake case, without the number that Keras
+            appends to it: running a notebook cell again doesn't change it. Where two parts of a model get the same
+            default name, the second is numbered, `encoder_2`.
 
     Raises:
         TypeError: `part` is not callable, or `reads` names neither fields nor nodes.
@@ -97,9 +97,12 @@ def _listed(reads: Any) -> tuple[str | Node, ...]:
 def _default_name(part: Part | Callable) -> tuple[str, bool]:
     """Return the name of a part without the number that Keras appends, and whether somebody chose it."""
     fn = part.fn if isinstance(part, Part) else part
-    name = str(getattr(part, "name", None) or getattr(fn, "__name__", None) or type(fn).__name__)
+    of_function = getattr(fn, "name", None) or getattr(fn, "__name__", None) or type(fn).__name__
+    name = str(part.name if isinstance(part, Part) else of_function)
+    if isinstance(part, Part) and name != of_function:
+        return name, True
     base = re.sub(r"_\d+$", "", name)
     of_class = base.replace("_", "") == type(fn).__name__.replace("_", "").lower()
-    if isinstance(fn, keras.Layer) and of_class and name == fn.name:
-        return base, False
-    return name, isinstance(part, Part) or isinstance(fn, keras.Layer)
+    if isinstance(fn, keras.Layer):
+        return (base, False) if of_class else (name, True)
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", re.sub(r"\W", "", name)).lower(), False

@@ -121,7 +121,7 @@ class Records:
         Raises:
             ValueError: Nothing was validated yet.
         """
-        if not int(self._progress.best_step):
+        if self._best is None and not (self._run and tf.train.latest_checkpoint(self._run.best)):
             raise ValueError("nothing was validated yet, so that no model is the best; call fit(..., validation=...).")
         if self._run:
             restore_model(self._run, self._parts)

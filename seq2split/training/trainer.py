@@ -148,9 +148,11 @@ class Trainer:
         Raises:
             Interrupted: It was asked to stop, and has saved where it stands.
             FloatingPointError: The loss or the gradients are not finite.
+            TypeError: The batches are no `Batches`.
             ValueError: The run directory holds a training on other batches or of another model, validations don't have
                 the figure to monitor, or an argument is out of its range.
         """
+        _check_batches(batches)
         check_choice("mode", mode, MODES)
         _check_at_least(0, steps=steps, patience=patience)
         _check_at_least(1, validate_every=validate_every, checkpoint_every=checkpoint_every, log_every=log_every)
@@ -310,6 +312,14 @@ def say(text: str) -> None:
 
 def _shown(figures: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
+
+
+def _check_batches(batches: Any) -> None:
+    if not isinstance(batches, Batches):
+        raise TypeError(
+            f"fit was given {type(batches).__name__}; expected Batches, in which a training knows its place: "
+            "s2s.Batches(fields, model, tokens=...)."
+        )
 
 
 def _check_at_least(least: int, **values: float) -> None:
