@@ -1,7 +1,6 @@
-"""Corpora: vocabularies, parallel text, examples in memory, and batches of them."""
+"""Corpora: examples in memory and batches of them; vocabularies and parallel text stand in modules of their names."""
 
 from seq2split.corpus.batches import Batch, Batches
 from seq2split.corpus.corpus import Corpus
-from seq2split.corpus.vocabulary import Vocabulary
 
-__all__ = ["Batch", "Batches", "Corpus", "Vocabulary"]
+__all__ = ["Batch", "Batches", "Corpus"]

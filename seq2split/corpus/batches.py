@@ -80,7 +80,7 @@ class Batches:
         >>> rows = {"source": [[7, 8, 3], [5, 6, 7, 8, 3], [9, 3]], "target": [[7, 3], [5, 3, 3, 3], [8, 3]]}
         >>> batches = Batches(rows, model, tokens=28)
         >>> [(batch.index, batch["source"].lengths.tolist()) for batch in batches]
-        [(0, [5]), (1, [2, 3])]
+        [(0, [2, 3, 5])]
     """
 
     def __init__(

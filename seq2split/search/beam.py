@@ -55,10 +55,8 @@ class BeamSearch:
         >>> from seq2split.models import RecurrentDecoder, RecurrentEncoder
         >>> encoder = RecurrentEncoder(50, 4, 8, name="encoder")
         >>> decoder = RecurrentDecoder(50, 8, 2, 4, 8, name="decoder")
-        >>> model = s2s.SplitModel([
-        ...     s2s.Node(s2s.Part(encoder), ["source"], s2s.Buckets([4])),
-        ...     s2s.Node(s2s.Part(decoder), ["encoder", "target"], s2s.Buckets([6])),
-        ... ])
+        >>> node = s2s.Node(encoder, "source", s2s.Buckets([4]))
+        >>> model = s2s.SplitModel([node, s2s.Node(decoder, [node, "target"], s2s.Buckets([6]), loss=True)])
         >>> search = BeamSearch(model, ["encoder"], decoder, eos=3, max_length=6)
         >>> batch = {"source": Sequences(np.array([[7, 8, 3], [9, 3, 0]], np.int32), np.array([3, 2], np.int32))}
         >>> found = search(batch, SearchOptions(beam=4), n_best=2)

@@ -18,7 +18,7 @@ import keras
 
 from seq2split.buckets import Buckets
 from seq2split.config import Config, ModelConfig
-from seq2split.corpus import Vocabulary
+from seq2split.corpus.vocabulary import Vocabulary
 from seq2split.models import (
     DropoutRates,
     RecurrentDecoder,

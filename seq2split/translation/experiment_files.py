@@ -12,7 +12,8 @@ import numpy as np
 from seq2split.buckets import Buckets
 from seq2split.common.files import write_atomically
 from seq2split.config import Config, ConfigError, differences, dumps, load
-from seq2split.corpus import Corpus, Vocabulary
+from seq2split.corpus import Corpus
+from seq2split.corpus.vocabulary import Vocabulary
 from seq2split.runs.directory import RunDirectory
 from seq2split.translation.architectures import source_digest
 

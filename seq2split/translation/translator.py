@@ -14,8 +14,9 @@ from tqdm import tqdm
 
 from seq2split.buckets import Admission, Buckets, pad_rows
 from seq2split.config import Config
-from seq2split.corpus import Corpus, Vocabulary
+from seq2split.corpus import Corpus
 from seq2split.corpus.admission import admit
+from seq2split.corpus.vocabulary import Vocabulary
 from seq2split.runs.checkpoints import restore_model
 from seq2split.search import BeamSearch, Hypothesis, SearchOptions
 from seq2split.search.options import check_n_best

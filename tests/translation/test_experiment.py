@@ -18,7 +18,7 @@ from corpora import command, configure, environment, seq2split, write_experiment
 from run_states import assert_same_state, contents, measured, measured_in, parts_state, scalars, state, texts
 
 from seq2split.config import ConfigError
-from seq2split.corpus import Vocabulary
+from seq2split.corpus.vocabulary import Vocabulary
 from seq2split.runs.history import read_history
 from seq2split.translation.experiment import Experiment
 from seq2split.translation.experiment_files import ExperimentFiles
