@@ -15,6 +15,7 @@ from seq2split.split.grouping import Group, Grouping
 from seq2split.split.part_graphs import PartGraphs
 from seq2split.split.results import BatchLosses, collect_losses
 from seq2split.split.routing import Route, carry, plan_routes
+from seq2split.split.sequences import Sequences
 from seq2split.split.threads import Workers
 from seq2split.split.wiring import Wiring
 
@@ -106,6 +107,12 @@ class BatchStep:
         """Return the gradients of each part; those of frozen ones are `None`."""
         wanted = {name: self._gradients[name] for name in self._variables if name not in frozen}
         return sums_by_part(self._variables, wanted, self._workers.each)
+
+    def repeated_row(self, times: int) -> dict[str, Sequences]:
+        """Return a batch of one row so many times: the first in which no field is empty, or the first of all."""
+        filled = np.all([field.lengths > 0 for field in self._fields.values()], axis=0)
+        rows = np.repeat(np.argmax(filled), times)
+        return {name: Sequences(field.values[rows], field.lengths[rows]) for name, field in self._fields.items()}
 
     def in_order(self, name: str) -> Nest:
         """Return the outputs of a part in the order of the batch."""

@@ -10,6 +10,8 @@ The orchestration is eager: one `tf.function` around the calls would be optimize
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -30,6 +32,7 @@ from seq2split.split.updates import apply_gradients
 from seq2split.split.wiring import WiredPart, Wiring
 
 Nest = Any
+_SUM_TOLERANCE = 0.05  # relative; a mean is off by half, and sums by rounding alone
 
 
 class SplitModel:
@@ -198,6 +201,29 @@ class SplitModel:
             The weights by part.
         """
         return self._step(batch, self._wiring.parts).weights()
+
+    def check_losses(self, batch: Fields) -> None:
+        """Warn of parts whose loss doesn't seem to be a sum over real positions, as `Node(..., loss=True)` needs it.
+
+        The first row that is not empty is measured alone and several times in a batch: divided by its weight, a sum is
+        the same. More rows than `row_multiple` make another shape of it, which a mean over the shape shows.
+
+        Args:
+            batch: The batch; see `loss_and_gradients`.
+        """
+        step = self._step(batch, self._wiring.parts)
+        once, twice = (self.losses(step.repeated_row(times)) for times in (1, self.row_multiple + 1))
+        for name, weight in once.weights.items():
+            key = f"{name}/loss"
+            alone, together = (float(found.metrics.get(key, found.loss)) for found in (once, twice))
+            if not math.isclose(alone, together, rel_tol=_SUM_TOLERANCE, abs_tol=_SUM_TOLERANCE):
+                warnings.warn(
+                    f"part {name!r} returns a loss that doesn't seem to be a sum over real positions: divided by its "
+                    f"weight ({weight:g} for one row), it is {alone:.4g} for a row alone and {together:.4g} for the "
+                    "row twice. Gradients would then depend on how a batch is grouped. Take tf.reduce_sum, not a mean, "
+                    "and mask padding: losses * tf.sequence_mask(target.lengths, ...).",
+                    stacklevel=2,
+                )
 
     def infer(self, batch: Fields, name: str) -> Nest:
         """Return the outputs of one part in inference, in the order of the batch.

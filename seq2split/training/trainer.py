@@ -201,6 +201,7 @@ class Trainer:
         self.say(self._records.restore(batches.fingerprint()))
         if not int(self.progress.step):
             self._moving.reset()
+            self.model.check_losses(next(batches.stream()))
         self._records.begin(
             finished=self._finished(),
             seed=batches.fingerprint()["seed"],

@@ -355,3 +355,34 @@ def test_infer_names_the_parts_that_it_takes(name):
     """The last part returns losses, not rows; another isn't known."""
     with pytest.raises(ValueError, match=rf"'{name}'.*\['encoder'\]"):
         shared().model.infer(make_batch(), name)
+
+
+def summed(decoder_loss):
+    """A model of one part with a loss, whose rows are integers."""
+    part = s2s.Part(decoder_loss, variables=[])
+    return s2s.SplitModel([s2s.Node(part, "target", s2s.Buckets([2, 4]), loss=True, name="decoder")], row_multiple=4)
+
+
+def real(target):
+    return tf.sequence_mask(target.lengths, tf.shape(target.values)[1], tf.float32)
+
+
+NO_SUMS = {
+    "a mean over rows": lambda target: tf.reduce_mean(tf.cast(target.values, tf.float32)),
+    "a mean over real positions": lambda target: (
+        tf.reduce_sum(tf.cast(target.values, tf.float32) * real(target)) / tf.reduce_sum(real(target))
+    ),
+    "a sum that padding adds to": lambda target: tf.reduce_sum(tf.cast(target.values, tf.float32) + 1.0),
+}
+
+
+@pytest.mark.parametrize("loss", NO_SUMS.values(), ids=NO_SUMS)
+def test_a_loss_that_is_no_sum_is_told(loss):
+    with pytest.warns(UserWarning, match=r"'decoder' returns a loss that doesn't seem to be a sum.*tf.reduce_sum"):
+        summed(loss).check_losses({"target": [[], [5, 6, 7], [1]]})
+
+
+def test_a_sum_is_no_cause_for_a_warning(recwarn):
+    model = summed(lambda target: tf.reduce_sum(tf.cast(target.values, tf.float32) * real(target)))
+    model.check_losses({"target": [[], [5, 6, 7], [1]]})
+    assert not recwarn.list
