@@ -212,15 +212,15 @@ class SplitModel:
             batch: The batch; see `loss_and_gradients`.
         """
         step = self._step(batch, self._wiring.parts)
-        once, twice = (self.losses(step.repeated_row(times)) for times in (1, self.row_multiple + 1))
+        once, repeated = (self.losses(step.repeated_row(times)) for times in (1, self.row_multiple + 1))
         for name, weight in once.weights.items():
             key = f"{name}/loss"
-            alone, together = (float(found.metrics.get(key, found.loss)) for found in (once, twice))
+            alone, together = (float(found.metrics.get(key, found.loss)) for found in (once, repeated))
             if not math.isclose(alone, together, rel_tol=_SUM_TOLERANCE, abs_tol=_SUM_TOLERANCE):
                 warnings.warn(
                     f"part {name!r} returns a loss that doesn't seem to be a sum over real positions: divided by its "
                     f"weight ({weight:g} for one row), it is {alone:.4g} for a row alone and {together:.4g} for the "
-                    "row twice. Gradients would then depend on how a batch is grouped. Take tf.reduce_sum, not a mean, "
+                    "row repeated. Gradients would then depend on how a batch is grouped. Take tf.reduce_sum, not a mean, "
                     "and mask padding: losses * tf.sequence_mask(target.lengths, ...).",
                     stacklevel=2,
                 )
