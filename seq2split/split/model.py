@@ -220,7 +220,7 @@ class SplitModel:
                 warnings.warn(
                     f"part {name!r} returns a loss that doesn't seem to be a sum over real positions: divided by its "
                     f"weight ({weight:g} for one row), it is {alone:.4g} for a row alone and {together:.4g} for the "
-                    "row repeated. Gradients would then depend on how a batch is grouped. Take tf.reduce_sum, not a mean, "
+                    "row repeated. Gradients would then depend on how a batch is grouped. Take tf.reduce_sum, no mean, "
                     "and mask padding: losses * tf.sequence_mask(target.lengths, ...).",
                     stacklevel=2,
                 )
