@@ -341,7 +341,7 @@ def test_output_by_suffix(run, translated, tmp_path):
 
 
 def test_output_into_a_closed_pipe(run, translated):
-    """As of `seq2split translate RUN | head -n 1`."""
+    """As in `seq2split translate RUN | head -n 1`."""
     with subprocess.Popen(
         command("translate", run),
         stdin=subprocess.PIPE,

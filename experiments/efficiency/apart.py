@@ -28,11 +28,11 @@ class Tape(Sharded):
 
     @property
     def graphs(self) -> int:
-        """As of the base."""
+        """See the base."""
         return len(self.functions)
 
     def prepare(self, source: int, target: int) -> None:
-        """As of the base."""
+        """See the base."""
         keys = {"encoder": source, "decoder": target}
         if all(key in self.functions for key in keys.items()):
             return
@@ -44,7 +44,7 @@ class Tape(Sharded):
         self.run(*padded(one_row(source, target), [0], source, target), tf.ones([]))
 
     def run(self, source: Sequences, target: Sequences, share: tf.Tensor) -> tuple[tf.Tensor, Gradients]:
-        """As of the base."""
+        """See the base."""
         with tf.GradientTape(persistent=True) as tape:
             encoded = self.functions["encoder", source.values.shape[1]](source)
             loss, _ = self.functions["decoder", target.values.shape[1]](encoded, target)
@@ -76,7 +76,7 @@ class Apart(Sharded):
 
     @property
     def graphs(self) -> int:
-        """As of the base."""
+        """See the base."""
         return len(self.passes)
 
     @abstractmethod
@@ -84,14 +84,14 @@ class Apart(Sharded):
         """Traces a part for inputs of some specs."""
 
     def prepare(self, source: int, target: int) -> None:
-        """As of the base."""
+        """See the base."""
         if ("encoder", source) not in self.passes:
             self.passes["encoder", source] = self.trace("encoder", [field_spec(source)])
         if ("decoder", target) not in self.passes:
             self.passes["decoder", target] = self.trace("decoder", [self.model.boundary, field_spec(target)])
 
     def run(self, source: Sequences, target: Sequences, share: tf.Tensor) -> tuple[tf.Tensor, Gradients]:
-        """As of the base."""
+        """See the base."""
         encoder = self.passes["encoder", source.values.shape[1]]
         decoder = self.passes["decoder", target.values.shape[1]]
         losses_ct = [share, tf.zeros_like(share)]
@@ -109,7 +109,7 @@ class Rerun(Apart):
     """The naive way: a forward that keeps nothing, and a backward that is given the inputs and runs it again.
 
     Args:
-        setting: As of the base.
+        setting: See the base.
         model: Likewise.
         fused: Whether the decoder is spared it: one function gives its loss and its gradients.
     """
@@ -119,7 +119,7 @@ class Rerun(Apart):
         self._fused = fused
 
     def trace(self, name: str, specs: list) -> Passes:
-        """As of the base."""
+        """See the base."""
         layer, variables = self.layers[name], _values(self.variables[name])
 
         def both(*arguments):
@@ -141,7 +141,7 @@ class CacheAll(Apart):
     """The original recipe: the forward hands every tensor that it computes to the backward."""
 
     def trace(self, name: str, specs: list) -> Passes:
-        """As of the base."""
+        """See the base."""
         layer, variables, made = self.layers[name], _values(self.variables[name]), {}
 
         def forward(*inputs):

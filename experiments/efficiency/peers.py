@@ -40,7 +40,7 @@ class TorchSubject:
     """A model in PyTorch's eager mode, one padded batch at a time.
 
     Args:
-        weights: As of `naming.weights_of`.
+        weights: See `naming.weights_of`.
         bos: The piece that stands before the first.
         precision: `float32`; or `mixed_bfloat16`, which is `torch.autocast` over the forward.
         threads: Of PyTorch, in the whole process.
@@ -84,7 +84,7 @@ class TorchSubject:
         return loss
 
     def weights(self) -> Weights:
-        """Copies the weights as they are now, as of `naming.weights_of`."""
+        """Copies the weights as they are now, as in `naming.weights_of`."""
         return {name: self._in_keras_layout(name, each.detach()).copy() for name, each in self._named.items()}
 
     def _backward(self, batch: Batch) -> float:
@@ -117,7 +117,7 @@ class JaxSubject:
     pair.
 
     Args:
-        weights: As of `naming.weights_of`.
+        weights: See `naming.weights_of`.
         bos: The piece that stands before the first.
         learning_rate: Of Adam.
         heads: Of a Transformer's attention; `None` for the LSTM.
@@ -148,12 +148,12 @@ class JaxSubject:
         self._update = jax.jit(update, donate_argnums=(0, 1))
 
     def loss_and_gradients(self, batch: Batch) -> tuple[float, dict[str, np.ndarray]]:
-        """As of `TorchSubject`."""
+        """See `TorchSubject`."""
         loss, gradients = self._run(batch)
         return float(loss), {name: np.asarray(each) for name, each in flat(gradients).items()}
 
     def step(self, batch: Batch) -> float:
-        """As of `TorchSubject`; done when it returns."""
+        """See `TorchSubject`; done when it returns."""
         import jax
 
         loss, gradients = self._run(batch)
@@ -161,7 +161,7 @@ class JaxSubject:
         return float(loss)
 
     def weights(self) -> Weights:
-        """As of `TorchSubject`."""
+        """See `TorchSubject`."""
         return {name: np.array(each) for name, each in flat(self._weights).items()}
 
     def _run(self, batch: Batch) -> tuple[Any, dict]:

@@ -74,7 +74,7 @@ def runner(
 
 
 def products_of(sizes: Sizes, shape: tuple[int, ...]) -> list[Product]:
-    """Those of one group, as of `runner`."""
+    """Those of one group, as in `runner`."""
     return encoder_products(sizes, *shape) if len(shape) == 2 else decoder_products(sizes, *shape)
 
 

@@ -120,7 +120,7 @@ class Split(Subject):
         self.split = s2s.SplitModel([encoder, decoder], row_multiple=ROW_MULTIPLE, threads=setting.threads)
 
     def loss_and_gradients(self, batch: Batch) -> tuple[tf.Tensor, Gradients]:
-        """As of the base."""
+        """See the base."""
         found = self.split.loss_and_gradients(batch)
         return found.loss, found.gradients
 
@@ -145,14 +145,14 @@ class Split(Subject):
         return found
 
     def build(self) -> None:
-        """As of the base."""
+        """See the base."""
         self.split.build(progress=False)
         for pair in self.setting.covering:
             self.loss_and_gradients(one_row(*pair))
 
     @property
     def graphs(self) -> int:
-        """As of the base."""
+        """See the base."""
         return len(self.split.graphs)
 
 
@@ -160,7 +160,7 @@ class Sharded(Subject):
     """The base of subjects that run shards of rows, each of one pair of padded lengths, and add up what they give.
 
     Args:
-        setting: As of the base.
+        setting: See the base.
         model: Likewise.
         lengths: How rows are padded.
         pairs: As few pairs of padded lengths as need every graph.
@@ -189,7 +189,7 @@ class Sharded(Subject):
         """
 
     def loss_and_gradients(self, batch: Batch) -> tuple[tf.Tensor, Gradients]:
-        """As of the base."""
+        """See the base."""
         shards = deal(*self._lengths(batch), self.setting.threads)
         for _, source, target in shards:
             self.prepare(source, target)
@@ -200,7 +200,7 @@ class Sharded(Subject):
         return tf.add_n([loss for loss, _ in found]) * share, total
 
     def build(self) -> None:
-        """As of the base."""
+        """See the base."""
         for pair in self._pairs:
             self.loss_and_gradients(one_row(*pair))
 
@@ -209,10 +209,10 @@ class Joint(Sharded):
     """One graph for each pair of padded lengths, with one tape over both parts.
 
     Args:
-        setting: As of the base.
+        setting: See the base.
         model: Likewise.
-        lengths: As of `Sharded`.
-        pairs: As of `Sharded`.
+        lengths: See `Sharded`.
+        pairs: See `Sharded`.
         dynamic: Whether one graph takes all lengths; it changes the layers of a recurrent model.
     """
 
@@ -227,18 +227,18 @@ class Joint(Sharded):
 
     @property
     def graphs(self) -> int:
-        """As of the base."""
+        """See the base."""
         return len(self._graphs)
 
     def prepare(self, source: int, target: int) -> None:
-        """As of the base."""
+        """See the base."""
         key = self._key(source, target)
         if key not in self._graphs:
             specs = [*map(field_spec, key), tf.TensorSpec([])]
             self._graphs[key] = tf.function(self._joint, autograph=False).get_concrete_function(*specs)
 
     def run(self, source: Sequences, target: Sequences, share: tf.Tensor) -> tuple[tf.Tensor, Gradients]:
-        """As of the base."""
+        """See the base."""
         return self._graphs[self._key(source.values.shape[1], target.values.shape[1])](source, target, share)
 
     def _key(self, source: int, target: int) -> tuple[int | None, int | None]:
