@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 import tensorflow as tf
 
+from seq2split.common.choices import check_choice
 from seq2split.engine.part_function import PartFunction
 from seq2split.engine.passes import PASSES, ForwardPass, InferencePass, LossPass, Pass, TracingContext
 from seq2split.engine.policies import Policy
@@ -199,8 +200,7 @@ class PartGraph:
             ValueError: There is no such pass, or the part can't be traced; see `Part.build`.
         """
         for name in passes:
-            if name not in PASSES:
-                raise ValueError(f"{self}: there is no pass {name!r}; a part graph has {', '.join(PASSES)}.")
+            check_choice(f"{self}: the pass to trace", name, PASSES)
             self._traced(PASSES[name])
 
     def _scalar(self, loss_ct: float | tf.Tensor) -> tf.Tensor:

@@ -29,6 +29,7 @@ from importlib.util import find_spec
 
 import tensorflow as tf
 
+from seq2split.common.choices import check_choice
 from seq2split.engine.minimum_cut import PRODUCTS, Tradeoff
 from seq2split.engine.recomputation import Recipe, Region
 
@@ -216,8 +217,7 @@ def find(policy: str | Policy) -> Policy:
     """
     if isinstance(policy, Policy):
         return policy
-    if policy not in NAMED:
-        raise ValueError(f"there is no save policy {policy!r}; expected one of {sorted(NAMED)}, or one of policies.*.")
+    check_choice("the save policy", policy, NAMED)
     return NAMED[policy]
 
 
