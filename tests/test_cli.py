@@ -238,7 +238,7 @@ def test_plot_mistakes(run, tmp_path, capsys, monkeypatch):
     (tmp_path / "history.jsonl").write_text("")
     assert "has measured nothing yet" in fails(capsys, "plot", tmp_path)
     monkeypatch.setattr(plots, "find_spec", lambda _: None)
-    assert "pip install 'seq2split[plot]'" in fails(capsys, "plot", run)
+    assert "pip install matplotlib" in fails(capsys, "plot", run)
 
 
 def test_overlong(run, tmp_path, capsys):

@@ -9,13 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from seq2split.split.sequences import Sequences
+
 
 class Corpus:
     """Examples in memory.
 
     Args:
-        fields: For each field, such as `source` and `target`, its rows: a list of sequences, an array `[rows, time,
-            ...]` whose rows all have its full time, or a `tf.RaggedTensor`. Or an iterable of examples, each a mapping
+        fields: For each field, such as `source` and `target`, its rows: a list of sequences, a `tf.RaggedTensor`,
+            `Sequences` of a padded array and the lengths in it, or an array `[rows, time, ...]` whose rows all have its
+            full time. Or an iterable of examples, each a mapping
             from fields to one sequence; a `tf.data.Dataset` of such dictionaries is one. Row by row the fields belong
             together. A row is `[length, ...]`: integers such as pieces, or numbers such as `[time, features]`.
         name: What errors call the corpus.
@@ -84,6 +87,8 @@ def _by_field(examples: Iterable[Mapping[str, Any]], name: str) -> dict[str, lis
 
 
 def _rows(rows: Any, field: str) -> list[np.ndarray]:
+    if isinstance(rows, Sequences):
+        rows = [values[:length] for values, length in zip(*map(np.asarray, rows), strict=True)]
     if hasattr(rows, "nested_row_splits"):
         rows = _rows_of_ragged(rows)
     try:

@@ -54,7 +54,7 @@ class Outputs:
         if loss is None or loss.shape.rank != 0 or not differentiable(loss):
             raise ValueError(
                 f"{self.signature.owner}: value_and_gradients takes a part that returns a scalar loss, alone or as the "
-                f"first of several outputs; this one returns {describe(self.signature.structure)}. Reduce the loss to "
+                f"first of several outputs; this one returns {describe(self.signature.structure)}. Sum the loss to "
                 "a scalar, or use forward and backward."
             )
         return loss

@@ -205,7 +205,7 @@ def budget(nbytes: int, unknown: int | None = None) -> Policy:
     if nbytes < 0:
         raise ValueError(f"budget({nbytes}): give a number of bytes, 0 or more.")
     if find_spec("scipy") is None:
-        raise ImportError("policies.budget needs SciPy for its minimum cut: pip install 'seq2split[policies]'")
+        raise ImportError("policies.budget needs SciPy for its minimum cut: pip install scipy")
     return _Budget(nbytes, unknown)
 
 

@@ -19,6 +19,8 @@ class Progress(tf.Module):
         best: The figure of the best validation; its sign is such that higher is better.
         best_step: The step of that validation.
         stale: The number of validations since.
+        window: The sums of the figures since the last entry of the history, as JSON.
+        settings: The settings of the training, as JSON.
     """
 
     def __init__(self):
@@ -26,6 +28,8 @@ class Progress(tf.Module):
         for name in ("step", "epoch", "index", "tokens", "best_step", "stale"):
             setattr(self, name, tf.Variable(0, dtype=tf.int64, trainable=False, name=name))
         self.seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False, name="seconds")
+        for name in ("window", "settings"):
+            setattr(self, name, tf.Variable("{}", dtype=tf.string, trainable=False, name=name))
         self.best = tf.Variable(-math.inf, dtype=tf.float64, trainable=False, name="best")
 
     def advance(self, *, epoch: int, index: int, tokens: int, seconds: float) -> None:

@@ -125,8 +125,16 @@ class BatchStep:
         groups = self.groups[name]
         graphs = self._graphs.of_groups(name, groups, wanted)
         self._variables[name] = graphs[0].variables
+
+        def run(index: int) -> Any:
+            try:
+                return task(graphs[index], index)
+            except tf.errors.OpError as error:  # which names operations, and no part
+                error.add_note(f"while running {wanted} of part {name!r} in bucket {groups[index].length}")
+                raise
+
         return self._workers.each(
-            lambda index: task(graphs[index], index),
+            run,
             range(len(groups)),
             cost=lambda index: groups[index].size * groups[index].length,
         )

@@ -64,6 +64,10 @@ class Node:
         self.name, self.has_given_name = (name, True) if name else _default_name(part)
         self.part = part if isinstance(part, Part) else Part(part, name=self.name)
         self.buckets, self.loss, self.weight = buckets, loss, weight
+        if not (buckets is None or isinstance(buckets, Buckets)):
+            raise TypeError(
+                f"node {self.name!r}: buckets is {buckets!r}; expected seq2split.Buckets([8, 16]) or nothing."
+            )
         if weight is not None and not loss:
             raise ValueError(
                 f"node {self.name!r} was given a weight, {weight!r}, but holds no loss; give loss=True as well, or "

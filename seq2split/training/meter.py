@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tqdm.auto import tqdm
 
@@ -68,6 +68,15 @@ class Meter:
         self._sums.clear()
         self._figures.clear()
         return figures
+
+    def state(self) -> dict[str, dict[str, float]]:
+        """Return the sums since the last entry, for `resume`."""
+        return {"sums": dict(self._sums), "figures": dict(self._figures)}
+
+    def resume(self, state: Mapping[str, Mapping[str, float]]) -> None:
+        """Go on from sums of an earlier session."""
+        self._sums.update(state.get("sums", {}))
+        self._figures.update(state.get("figures", {}))
 
     def skip(self) -> float:
         """Leave out of the measurement what happened since the last step, and return its seconds."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from seq2split.split.threads import Workers
 from seq2split.training.accumulation import accumulate
 from seq2split.training.averages import MovingAverage
 from seq2split.training.callbacks import Callback
+from seq2split.training.checks import check_at_least, check_types
 from seq2split.training.interrupts import Interrupted, asked_to_stop
 from seq2split.training.meter import Meter
 from seq2split.training.records import Records
@@ -87,8 +89,8 @@ class Trainer:
         average: int = 0,
         average_of: str = "best",
     ):
-        _check_at_least(0, clip_norm=clip_norm, average=average)
-        _check_at_least(1, accumulate=accumulate)
+        check_at_least(0, clip_norm=clip_norm, average=average)
+        check_at_least(1, accumulate=accumulate)
         model.create_variables()
         self.model, self.progress = model, Progress()
         self._accumulate, self._clip_norm = accumulate, clip_norm
@@ -152,16 +154,17 @@ class Trainer:
             ValueError: The run directory holds a training on other batches or of another model, validations don't have
                 the figure to monitor, or an argument is out of its range.
         """
-        _check_batches(batches)
         check_choice("mode", mode, MODES)
-        _check_at_least(0, steps=steps, patience=patience)
-        _check_at_least(1, validate_every=validate_every, checkpoint_every=checkpoint_every, log_every=log_every)
+        check_types(batches, validation, callbacks)
+        check_at_least(0, steps=steps, patience=patience)
+        check_at_least(1, validate_every=validate_every, checkpoint_every=checkpoint_every, log_every=log_every)
         self._steps, self._patience = steps, patience
         self._monitor, self._sign = monitor, 1.0 if mode == "max" else -1.0
         self._validate = None if validation is None else make_validate(validation)
         self._callbacks, self._is_shown = callbacks, progress
         self._begin(batches)
         with asked_to_stop() as asked, Meter(int(self.progress.step), steps, progress) as meter:
+            meter.resume(json.loads(self.progress.window.numpy()))
             for group in self._groups(batches):
                 result, rates = self._step(group, meter)
                 step = int(self.progress.step)
@@ -174,6 +177,7 @@ class Trainer:
                         better = self._judge(self._validate(self.model))
                     self.progress.seconds.assign_add(meter.skip())
                 if step % checkpoint_every == 0 or better or self._finished() or asked:
+                    self.progress.window.assign(json.dumps(meter.state()))
                     self._save()  # with the best too: a run that is set back must not lose what it is
                 if asked and not self._finished():
                     raise Interrupted(f"stopped after step {step}; start it again to resume")
@@ -198,13 +202,18 @@ class Trainer:
         self._records.summaries.text(int(self.progress.step), name, text)
 
     def _begin(self, batches: Batches) -> None:
-        self.say(self._records.restore(batches.fingerprint()))
+        fingerprint = batches.fingerprint()
+        self.say(self._records.restore(fingerprint))
         if not int(self.progress.step):
             self._moving.reset()
             self.model.check_losses(next(batches.stream()))
+        changed = self._updater.apply_changes(json.loads(self.progress.settings.numpy()))
+        if changed:
+            self.say(f"changed in this run: {', '.join(changed)}")
+        self.progress.settings.assign(json.dumps(self._updater.settings))
         self._records.begin(
             finished=self._finished(),
-            seed=batches.fingerprint()["seed"],
+            seed=fingerprint["seed"],
             threads=self.model.threads,
             parameters=sum(math.prod(variable.shape) for variable in self._updater.variables),
         )
@@ -313,17 +322,3 @@ def say(text: str) -> None:
 
 def _shown(figures: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
-
-
-def _check_batches(batches: Any) -> None:
-    if not isinstance(batches, Batches):
-        raise TypeError(
-            f"fit was given {type(batches).__name__}; expected Batches, in which a training knows its place: "
-            "s2s.Batches(fields, model, tokens=...)."
-        )
-
-
-def _check_at_least(least: int, **values: float) -> None:
-    for name, value in values.items():
-        if not least <= value < math.inf:
-            raise ValueError(f"{name} is {value}; expected a finite number, at least {least}.")

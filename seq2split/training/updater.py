@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -43,6 +44,7 @@ class Updater:
 
     Attributes:
         optimizers: The optimizers by the name of their rule.
+        settings: What the optimizers and the clipping were made with, as JSON can hold it.
 
     Raises:
         ValueError: A group matches no variable, or an optimizer was built for other variables.
@@ -70,6 +72,12 @@ class Updater:
         for name, optimizer in self.optimizers.items():
             _build(optimizer, [target.variable for target in self._targets if target.rule == name])
         self._deal()
+        self.settings = {"clip_norm": clip_norm} | {
+            f"{name}: {option}": value
+            for name, optimizer in self.optimizers.items()
+            for option, value in json.loads(json.dumps(optimizer.get_config(), default=str)).items()
+            if option != "name"
+        }
 
     @property
     def variables(self) -> list:
@@ -86,6 +94,22 @@ class Updater:
         moving = {name for name, rule in self._rules.items() if rule.moves(step)}
         rules = {part: {self._targets[place].rule for place in places} for part, places in self._places.items()}
         return [part for part, each in rules.items() if not each & moving]
+
+    def apply_changes(self, before: Mapping[str, Any]) -> list[str]:
+        """Let the settings hold also for optimizers that were restored: a constant learning rate is restored with them.
+
+        Args:
+            before: The settings of the session that saved them; a learning rate that it changed itself goes on.
+
+        Returns:
+            The names of the settings that are others now.
+        """
+        changed = [name for name, value in self.settings.items() if name in before and before[name] != value]
+        for name in changed:
+            rule, _, option = name.partition(": ")
+            if option == "learning_rate" and isinstance(self.settings[name], float):
+                self.optimizers[rule].learning_rate = self.settings[name]
+        return changed
 
     def __call__(self, gradients: Mapping[str, Sequence], step: int) -> tf.Tensor:
         """Apply gradients.

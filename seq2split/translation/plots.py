@@ -36,7 +36,7 @@ _AXES = (("seconds", "Training and validating, ", _SECONDS), ("tokens", "Source 
 def check_matplotlib() -> None:
     """Raises an `ImportError` that says how to get matplotlib, where it is missing."""
     if find_spec("matplotlib") is None:
-        raise ImportError("pictures need matplotlib: pip install 'seq2split[plot]'")
+        raise ImportError("pictures need matplotlib: pip install matplotlib")
 
 
 def check_picture(path: Path) -> None:

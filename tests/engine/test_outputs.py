@@ -204,7 +204,7 @@ ERRORS = {
     "no scalar": (
         no_scalar,
         ValueError,
-        ["part 'encoder'", "returns a scalar loss", "returns {'loss': float32[2]}", "Reduce the loss to a scalar"],
+        ["part 'encoder'", "returns a scalar loss", "returns {'loss': float32[2]}", "Sum the loss to a scalar"],
     ),
     "ragged": (ragged, TypeError, ["part 'encoder'", "returns a RaggedTensor", "nest of tensors", "dense components"]),
 }
