@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from seq2split.buckets import Admission, Buckets, OverlongError
     from seq2split.corpus import Batches, Corpus
     from seq2split.engine import Part, PartGraph, Residuals, ResidualSpec, policies
-    from seq2split.search import BeamSearch
+    from seq2split.search import BeamSearch, SearchOptions
     from seq2split.split import BatchLosses, LossAndGradients, Node, Sequences, SplitModel, threads
     from seq2split.training import Callback, Interrupted, Trainer, UpdateRule, WarmupSchedule
 
@@ -45,6 +45,7 @@ __all__ = [
     "Callback",
     "Corpus",
     "Interrupted",
+    "SearchOptions",
     "Trainer",
     "UpdateRule",
     "WarmupSchedule",
@@ -57,7 +58,7 @@ _PACKAGES = {
     "buckets": ("Admission", "Buckets", "OverlongError"),
     "corpus": ("Batches", "Corpus"),
     "engine": ("Part", "PartGraph", "ResidualSpec", "Residuals"),
-    "search": ("BeamSearch",),
+    "search": ("BeamSearch", "SearchOptions"),
     "split": ("LossAndGradients", "BatchLosses", "Node", "Sequences", "SplitModel"),
     "training": ("Callback", "Interrupted", "Trainer", "UpdateRule", "WarmupSchedule"),
 }

@@ -102,7 +102,7 @@ class BeamSearch:
         encoded = [self._model.infer(batch, encoder) for encoder in self._encoders]
         graphs = self._graphs_for(coverage=options.coverage > 0)
         context, state = graphs.start.infer(*encoded)
-        hypotheses = Hypotheses(_source_lengths(batch), self._decoder.bos, self._max_length, n_best, options)
+        hypotheses = Hypotheses(self._source_lengths(batch), self._decoder.bos, self._max_length, n_best, options)
         while True:
             result = graphs.step.infer(context, state, *hypotheses.step_inputs(), np.int32(options.beam))
             state = result.state
@@ -119,7 +119,9 @@ class BeamSearch:
                 self._graphs[coverage] = DecoderGraphs(self._decoder, encoded, eos=self._eos, coverage=coverage)
             return self._graphs[coverage]
 
-
-def _source_lengths(batch: Mapping[str, Sequences]) -> np.ndarray:
-    """Return the lengths of the sources, `[sentences]`; of several of a sentence the longest."""
-    return np.max([sequences.lengths for sequences in batch.values()], axis=0)
+    def _source_lengths(self, batch: Mapping[str, Any]) -> np.ndarray:
+        """Return the lengths of the sources, `[sentences]`; of several of a sentence the longest."""
+        fields = {self._model.parts[part].field for name in self._encoders for part in self._model.upstream(name)}
+        given = [batch[field] for field in sorted(fields - {None})]
+        lengths = [each.lengths if isinstance(each, Sequences) else [len(row) for row in each] for each in given]
+        return np.max(np.asarray(lengths), axis=0)

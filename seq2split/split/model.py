@@ -139,6 +139,10 @@ class SplitModel:
         found = [variable for part in self._wiring.parts.values() for variable in part.part.trainable_variables]
         return list({id(variable): variable for variable in found}.values())
 
+    def upstream(self, name: str) -> list[str]:
+        """Return the names of a part and of those that it depends on, in order."""
+        return self._wiring.upstream(name)
+
     def create_variables(self) -> None:
         """Trace each part that has not been traced yet for its shortest bucket, so that all variables exist."""
         for name in self._wiring.parts:
