@@ -11,8 +11,8 @@ from corpora import configure, write_experiment
 from seq2split.buckets import OverlongError
 from seq2split.models import Encoded, RecurrentDecoder
 from seq2split.split.sequences import Sequences
-from seq2split.training.trainer import Trainer
 from seq2split.translation.alignment import Alignment, align
+from seq2split.translation.experiment import Experiment
 
 LENGTHS = [3, 2]
 
@@ -47,7 +47,7 @@ def test_the_decoder_reads_with_these_weights(attention):
 @pytest.fixture(scope="module")
 def translator(tmp_path_factory):
     folder = tmp_path_factory.mktemp("experiment")
-    return Trainer(configure(write_experiment(folder)), folder / "run").translator
+    return Experiment(configure(write_experiment(folder)), folder / "run").translator
 
 
 def test_alignment(translator):

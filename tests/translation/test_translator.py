@@ -9,14 +9,15 @@ import pytest
 import sacrebleu
 import tensorflow as tf
 from corpora import WORDS, configure, write_experiment
+from run_states import assert_same_state, parts_state
 
 from seq2split.buckets import OverlongError, pad_rows
 from seq2split.config.settings import SearchConfig
-from seq2split.runs.directory import RunDirectory, cut
 from seq2split.search.beam import BeamSearch
 from seq2split.split.sequences import Sequences
-from seq2split.training.trainer import Trainer, prepare
 from seq2split.translation.evaluation import score
+from seq2split.translation.experiment import Experiment, prepare
+from seq2split.translation.experiment_files import ExperimentFiles
 from seq2split.translation.translator import Translator
 
 SEED, SCALE = 8, 0.9  # of weights with which some translations end, and hardly two are equal
@@ -31,17 +32,17 @@ def experiment(tmp_path_factory):
 
 def make_translator(experiment, folder, **overrides):
     """A translator with large random weights, so that its translations differ and some of them end."""
-    _, translator = prepare(configure(experiment, **overrides), RunDirectory(folder))
+    _, translator = prepare(configure(experiment, **overrides), ExperimentFiles(folder))
     random = np.random.default_rng(SEED)
-    for layer in translator.layers.values():
-        for variable in layer.trainable_variables:
+    for part in translator.model.parts.values():
+        for variable in part.part.trainable_variables:
             variable.assign(random.normal(size=variable.shape) * SCALE)
     return translator
 
 
 def prepared(tmp_path_factory, experiment, **overrides):
     folder = tmp_path_factory.mktemp("run")
-    RunDirectory(folder).freeze(configure(experiment, **overrides))
+    ExperimentFiles(folder).freeze(configure(experiment, **overrides))
     return make_translator(experiment, folder, **overrides)
 
 
@@ -211,8 +212,8 @@ def test_threads_translate_the_same(translator):
     draw = np.random.default_rng(3)
     lines = [" ".join(draw.choice(WORDS, draw.integers(1, 5))) for _ in range(300)]
     threaded = Translator(translator.config, translator.vocabularies, translator.buckets, threads=2)
-    for name, layer in translator.layers.items():
-        for one, other in zip(threaded.layers[name].variables, layer.variables, strict=True):
+    for name, variables in translator.parts.items():
+        for one, other in zip(threaded.parts[name], variables, strict=True):
             one.assign(other)
     settings = SearchConfig(beam=3)
     found, expected = (each.n_best(2, lines, settings=settings)[0] for each in (threaded, translator))
@@ -244,27 +245,15 @@ def test_overlong(translator):
     assert translator.translate([long], overlong="skip")[0] == [""]
 
 
-@pytest.mark.parametrize(
-    ("row", "length", "expected"),
-    [([5, 6, 3], 3, [5, 6, 3]), ([5, 6, 7, 3], 3, [5, 6, 3]), ([5, 3], 1, [3]), ([5, 3], 9, [5, 3])],
-)
-def test_cut(row, length, expected):
-    assert cut(np.array(row, np.int32), length).tolist() == expected
-
-
 # Loading
 
 
 def test_load_equals_what_was_trained(experiment, tmp_path):
-    trainer = Trainer(configure(experiment, training__steps=1), tmp_path)
-    trainer.train()
+    made = Experiment(configure(experiment, training__steps=1), tmp_path)
+    made.train()
     loaded = Translator.load(tmp_path)
-    for part in ("encoder", "decoder"):
-        trained, restored = (each.layers[part].variables for each in (trainer.translator, loaded))
-        for left, right in zip(trained, restored, strict=True):
-            if left.trainable:
-                np.testing.assert_array_equal(left.numpy(), right.numpy(), err_msg=left.path)
-    assert loaded.translate(LINES)[0] == trainer.translator.translate(LINES)[0]
+    assert_same_state(parts_state(loaded.model), parts_state(made.translator.model))
+    assert loaded.translate(LINES)[0] == made.translator.translate(LINES)[0]
 
 
 def test_load_of_no_run(tmp_path):
@@ -275,16 +264,16 @@ def test_load_of_no_run(tmp_path):
 
 
 def test_load_before_the_first_checkpoint(experiment, tmp_path):
-    Trainer(configure(experiment), tmp_path)
+    Experiment(configure(experiment), tmp_path)
     with pytest.raises(ValueError, match=r"holds no checkpoint yet.*training\.checkpoint_every"):
         Translator.load(tmp_path)
 
 
 def test_load_prefers_the_best(experiment, tmp_path):
     """And takes the latest where there is no best yet."""
-    trainer = Trainer(configure(experiment), tmp_path)
-    bias = trainer.translator.decoder.output_bias
-    for number, save in ((1.0, trainer._checkpoints.save), (2.0, trainer._checkpoints.save_best)):
+    made = Experiment(configure(experiment), tmp_path)
+    bias, records = made.translator.decoder.output_bias, made.trainer._records
+    for number, save in ((1.0, records.save), (2.0, records.save_best)):
         bias.assign(tf.fill(bias.shape, number))
         save()
         assert float(Translator.load(tmp_path).decoder.output_bias.value[0]) == number
