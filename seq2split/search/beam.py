@@ -140,7 +140,7 @@ class BeamSearch:
             )
         start = Part(partial(self._start, coverage), name="start", variables=[])
         step = Part(partial(self._step, coverage), name="step", variables=[])
-        starting = start.build(*map(self._model.boundary, self._encoders), trace=("infer",))
+        starting = start.build(*map(self._model.output_specs, self._encoders), trace=("infer",))
         memories, state = tf.nest.map_structure(_any_rows, starting.output_specs)
         beams = [tf.TensorSpec([None, None], dtype) for dtype in (tf.int32, tf.int32, tf.float32)]
         others = tf.TensorSpec([None], tf.bool), tf.TensorSpec([], tf.int32)
