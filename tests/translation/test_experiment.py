@@ -1,4 +1,4 @@
-"""A translation experiment: what it learns, measures and says, which settings may change in a run, and its processes."""
+"""A translation experiment: what it learns, measures and says, what may change in a run, and its processes."""
 
 from __future__ import annotations
 

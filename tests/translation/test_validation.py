@@ -17,7 +17,7 @@ from seq2split.translation.experiment import Experiment
 def experiment(tmp_path_factory):
     """One whose validation corpus makes several batches of different sizes."""
     folder = tmp_path_factory.mktemp("experiment")
-    overrides = {"search__beam": 3, "search__coverage": 0.5, "search__min_length_ratio": 2, "batches__tokens": 20}
+    overrides = {"search__beam": 3, "search__coverage": 0.5, "search__min_length_ratio": 2, "batches__tokens": 24}
     return Experiment(configure(write_experiment(folder), **overrides), folder / "run")
 
 
