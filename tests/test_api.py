@@ -49,8 +49,8 @@ def run_fresh(code):
 @pytest.mark.parametrize(
     "used",
     [
-        "policies.ALL",
-        "layers.MultiHeadAttention",
+        "policies.budget",
+        "layers.LuongAttention",
         "models.RecurrentEncoder",
         "threads.use_cores",
         "training.Trainer",
