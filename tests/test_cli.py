@@ -315,7 +315,8 @@ def test_wrong_run(tmp_path, capsys, experiment):
     (tmp_path / "in").write_text("a\n")
     for wrong in (tmp_path, tmp_path / "nothing"):
         assert f"{wrong} is no run directory" in fails(capsys, "translate", wrong, "--input", tmp_path / "in")
-    assert f"{experiment} is a file; a run needs a directory" in fails(capsys, "translate", experiment)
+    message = fails(capsys, "translate", experiment, "--input", tmp_path / "in")
+    assert f"{experiment} is a file; a run needs a directory" in message
     assert f"{tmp_path} is no run directory" in fails(capsys, "inspect", tmp_path)
 
 

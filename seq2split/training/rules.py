@@ -50,6 +50,12 @@ class UpdateRule:
                 "an update rule was given a LossScaleOptimizer, which needs a scaled loss; the loss here isn't scaled. "
                 'Use the "mixed_bfloat16" policy, which needs no scaling, with a plain optimizer.'
             )
+        if optimizer is not None and optimizer.use_ema and not optimizer.ema_overwrite_frequency:
+            raise ValueError(
+                "an update rule was given an optimizer with use_ema=True, whose averages only Keras's own fit puts "
+                "into the model at its end. Use Trainer(..., ema=...), or give the optimizer an "
+                "ema_overwrite_frequency."
+            )
         if self.first_step < 1 or self.every < 1:
             raise ValueError(f"an update rule has {self.first_step=} and {self.every=}; expected 1 or more of each.")
 

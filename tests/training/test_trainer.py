@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from itertools import islice
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -45,25 +44,13 @@ def scripted(*figures):
 
 
 class Recorder(s2s.Callback):
-    """Notes the moments of a training, and the model at each validation."""
+    """Notes the model at each validation."""
 
     def __init__(self):
-        self.moments, self.models = [], []
+        self.models = []
 
-    def on_step(self, trainer, result):
-        assert isinstance(result, s2s.LossAndGradients)
-        self.moments.append(("step", int(trainer.progress.step)))
-
-    def on_validation(self, trainer, figures):
-        self.moments.append(("validation", int(trainer.progress.step), dict(figures)))
+    def on_validation(self, trainer, _figures):
         self.models.append(parts_state(trainer.model))
-
-    def on_checkpoint(self, trainer, path):
-        assert Path(f"{path}.index").exists()
-        self.moments.append(("checkpoint", int(path.rsplit("-", 1)[1])))
-
-    def on_end(self, trainer):
-        self.moments.append(("end", int(trainer.progress.step)))
 
 
 # Learning
@@ -470,6 +457,10 @@ def test_what_is_said(tmp_path, capsys):
     assert "finished after step 2; best validation score 1.00 at step 2; 0." in told.err
     fit(make_trainer(tmp_path), 3, progress=True)
     assert "2 steps are done, next is batch 3 of epoch 1" in capsys.readouterr().err
+    fit(make_trainer(), 1, progress=True)
+    told = capsys.readouterr().err
+    assert "starting; nothing is written" in told
+    assert "finished after step 1; never validated; 0." in told
 
 
 def test_texts_for_tensorboard(tmp_path):
