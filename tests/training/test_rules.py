@@ -71,3 +71,9 @@ def test_no_scaled_losses():
 def test_steps_begin_at_one(steps):
     with pytest.raises(ValueError, match="expected 1 or more of each"):
         UpdateRule(None, **steps)
+
+
+def test_averages_that_nobody_would_put_into_the_model_are_refused():
+    with pytest.raises(ValueError, match=r"use_ema=True.*Trainer\(..., ema=...\)"):
+        UpdateRule(keras.optimizers.SGD(use_ema=True))
+    UpdateRule(keras.optimizers.SGD(use_ema=True, ema_overwrite_frequency=2))
