@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
+import seq2split as s2s
 from seq2split.corpus import Corpus
 
 ROWS = {"source": [[1, 2], [3], []], "target": [[4], [5, 6], [7]]}
@@ -51,3 +53,10 @@ def test_digest():
 def test_an_error_calls_it_by_its_name():
     with pytest.raises(ValueError, match="the validation corpus has no fields"):
         Corpus([], name="validation corpus")
+
+
+def test_padded_arrays_come_with_their_lengths():
+    values, lengths = np.array([[5, 6, 0], [7, 0, 0]]), np.array([2, 1])
+    corpus = Corpus({"source": s2s.Sequences(values, lengths), "target": s2s.Sequences(tf.constant(values), lengths)})
+    for rows in corpus.fields.values():
+        assert [row.tolist() for row in rows] == [[5, 6], [7]]

@@ -98,3 +98,27 @@ def test_what_crosses_has_rows(values):
     crossing = s2s.SplitModel(nodes, fields={"audio": tf.TensorSpec([3], tf.float32)})
     with pytest.raises(ValueError, match=r"part 'first' hands over (float32|None).*rows as its first axis"):
         crossing.loss_and_gradients({"audio": [np.ones([2, 3])] * 2, "target": [[1], [1]]})
+
+
+def outputs_of(fn):
+    part = s2s.Part(fn, variables=[])
+    first = s2s.Node(part, "source", s2s.Buckets([2, 4]), name="encoder")
+    last = s2s.Node(
+        lambda read, target: tf.reduce_sum(tf.cast(target.values, tf.float32)), [first, "target"], BUCKETS, loss=True
+    )
+    return s2s.SplitModel([first, last]).output_specs("encoder")
+
+
+BUCKETS = s2s.Buckets([2, 4])
+
+
+def test_a_time_axis_outside_sequences_is_refused():
+    with pytest.raises(
+        ValueError, match=r"'encoder' hands over int32\[None, 2\] for bucket 2 and .*crosses as Sequences"
+    ):
+        outputs_of(lambda source: source.values)
+
+
+def test_an_axis_that_is_as_long_as_a_bucket_is_no_time():
+    specs = outputs_of(lambda source: tf.one_hot(source.lengths, 4))
+    assert specs.shape.as_list() == [None, 4]

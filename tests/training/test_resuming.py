@@ -266,3 +266,38 @@ def test_a_model_of_another_shape(tmp_path):
     fit_with(4)
     with pytest.raises(ValueError, match="can't be read; it is damaged or of another model"):
         fit_with(6)
+
+
+def fit_until(run, steps, rate=0.05, **options):
+    model = make_model()
+    trainer = s2s.Trainer(model, keras.optimizers.SGD(rate), run=run)
+    trainer.fit(make_batches(model), steps=steps, progress=False, **options)
+    return trainer
+
+
+def test_figures_go_on_from_where_they_were(tmp_path):
+    """An entry of the history is of all steps since the one before, those of the session that was stopped too."""
+    whole = measured(fit_until(tmp_path / "whole", STEPS, log_every=4).history)
+    fit_until(tmp_path / "stopped", 3, log_every=4)
+    assert measured(fit_until(tmp_path / "stopped", STEPS, log_every=4).history) == whole
+    assert len(whole) == 2
+
+
+def test_a_changed_learning_rate_holds_from_then_on(tmp_path, capsys):
+    fit_until(tmp_path, 2)
+    model = make_model()
+    trainer = s2s.Trainer(model, keras.optimizers.SGD(0.5), run=tmp_path, clip_norm=3.0)
+    trainer.fit(make_batches(model), steps=4, log_every=1)
+    assert "changed in this run: clip_norm, shared: learning_rate" in capsys.readouterr().err
+    assert [entry["learning_rate"] for entry in trainer.history[-2:]] == [0.5, 0.5]
+
+
+def test_a_learning_rate_that_a_callback_changed_goes_on(tmp_path):
+    class Slower(s2s.Callback):
+        def on_step(self, trainer, result):
+            optimizer.learning_rate = 0.01
+
+    model, optimizer = make_model(), keras.optimizers.SGD(0.05)
+    trainer = s2s.Trainer(model, optimizer, run=tmp_path)
+    trainer.fit(make_batches(model), steps=2, callbacks=[Slower()], progress=False)
+    assert fit_until(tmp_path, 4, log_every=1).history[-1]["learning_rate"] == pytest.approx(0.01)
