@@ -52,6 +52,8 @@ class BatchPlan:
         seed: int = 0,
     ):
         check_choice("mode", mode, MODES)
+        if seed < 0:
+            raise ValueError(f"seed is {seed}; expected a whole number, at least 0.")
         assigned = {side: _assign(each, buckets[side], side) for side, each in lengths.items()}
         self._costs = sum(np.array(buckets[side].boundaries)[each] for side, each in assigned.items())
         self._cells = np.ravel_multi_index(tuple(assigned.values()), [len(buckets[side]) for side in assigned])

@@ -26,6 +26,7 @@ class Batch(Mapping):
         index: The number of the batch in the epoch, from 0.
         epoch_batches: The number of batches in the epoch.
         fields: The fields, padded to the longest row of the batch.
+        tokens: The number of real positions of all sides; those of a field that two parts read count twice.
         positions: The number of padded positions of all sides, in their buckets.
     """
 
@@ -33,12 +34,8 @@ class Batch(Mapping):
     index: int
     epoch_batches: int
     fields: dict[str, Sequences]
+    tokens: int
     positions: int
-
-    @property
-    def tokens(self) -> int:
-        """The number of real positions of all fields."""
-        return sum(int(field.lengths.sum()) for field in self.fields.values())
 
     def __getitem__(self, field: str) -> Sequences:
         return self.fields[field]
@@ -94,11 +91,11 @@ class Batches:
     ):
         self.corpus = _conform(fields if isinstance(fields, Corpus) else Corpus(fields), model)
         readers = {name: part for name, part in model.parts.items() if part.field}
-        lengths = {name: self.corpus.lengths[part.field] for name, part in readers.items()}
-        self._padded = {name: _padded(part, lengths[name]) for name, part in readers.items()}
+        self._lengths = {name: self.corpus.lengths[part.field] for name, part in readers.items()}
+        self._padded = {name: _padded(part, self._lengths[name]) for name, part in readers.items()}
         self._buckets = {name: part.buckets for name, part in readers.items()}
         self._settings = {"tokens": int(tokens), "mode": mode, "seed": int(seed), "row_multiple": model.row_multiple}
-        self._plan = BatchPlan(lengths, self._buckets, **self._settings)
+        self._plan = BatchPlan(self._lengths, self._buckets, **self._settings)
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches of the first epoch."""
@@ -127,8 +124,10 @@ class Batches:
         """
         for (number, at, count, rows), fields in self._looked_up(epoch, index):
             sequences = {field: Sequences(*each) for field, each in fields.items()}
-            positions = sum(int(each[rows].sum()) for each in self._padded.values())
-            yield Batch(int(number), int(at), int(count), sequences, positions)
+            tokens, positions = (
+                sum(int(each[rows].sum()) for each in counts.values()) for counts in (self._lengths, self._padded)
+            )
+            yield Batch(int(number), int(at), int(count), sequences, tokens, positions)
 
     def _looked_up(self, epoch: int, index: int) -> Iterator[tuple]:
         ragged = {

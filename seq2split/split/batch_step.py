@@ -133,6 +133,8 @@ class BatchStep:
                 error.add_note(f"while running {wanted} of part {name!r} in bucket {groups[index].length}")
                 raise
 
+        if self._workers.count > 1 and wanted != "infer" and self._graphs.has_state(name):
+            return [run(index) for index in range(len(groups))]  # in threads, state would depend on who comes first
         return self._workers.each(
             run,
             range(len(groups)),
@@ -174,7 +176,13 @@ class BatchStep:
 
     def _mean(self, name: str, weight: float) -> Nest:
         """Return a part's outputs, summed over the groups and divided by its weight."""
-        return tf.nest.map_structure(lambda *sums: _floating(tf.add_n(sums)) / weight, *self._outputs[name])
+        wrong = [leaf for leaf in tf.nest.flatten(self._outputs[name][0]) if leaf is not None and leaf.shape.rank != 0]
+        if wrong:
+            raise ValueError(
+                f"part {name!r} returns a value of shape {wrong[0].shape.as_list()} beside its loss; what is reported "
+                "of a batch are scalars, summed alike. Reduce it, or let the part return it in a model of its own."
+            )
+        return tf.nest.map_structure(lambda *sums: tf.add_n([*map(_floating, sums)]) / weight, *self._outputs[name])
 
     def _weight(self, name: str) -> float:
         weight = self._wiring.parts[name].weight

@@ -60,11 +60,19 @@ def rows_of(sequences: Sequences, group: Group) -> Sequences:
     return Sequences(padded, padded_lengths)
 
 
+def _converted(values: np.ndarray, dtype: Any) -> np.ndarray:
+    """Return values of another dtype; numpy would let integers that are too large for it wrap."""
+    converted = values.astype(dtype, casting="same_kind")
+    if values.dtype.kind in "iu" and not np.can_cast(values.dtype, dtype) and not np.array_equal(values, converted):
+        raise ValueError(f"it holds {values.min()} to {values.max()}")
+    return converted
+
+
 def _sequences(given: Any, field: str, position: tf.TensorSpec) -> Sequences:
     dtype = position.dtype.as_numpy_dtype
     try:
         if isinstance(given, Sequences):
-            values, lengths = np.asarray(given.values).astype(dtype, casting="same_kind"), np.asarray(given.lengths)
+            values, lengths = _converted(np.asarray(given.values), dtype), np.asarray(given.lengths)
         else:
             lengths = np.array([len(row) for row in given], np.int32)
             values = pad_rows(given, int(lengths.max(initial=0)), dtype)

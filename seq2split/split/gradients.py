@@ -38,6 +38,24 @@ def sums_by_part(
     }
 
 
+def add_up_dense(gradients: Sequence) -> tf.Tensor | None:
+    """Return the sum of gradients as a tensor, `None` if there are none.
+
+    Keras's optimizers take `tf.IndexedSlices` whose indices repeat, as those of embeddings do, for so many updates of a
+    row, and square each apart: Adam then does something else than for the gradient itself.
+
+    Args:
+        gradients: Gradients of one variable; `None` counts for nothing.
+
+    Example:
+        >>> slices = tf.IndexedSlices(tf.constant([[1.0], [2.0]]), tf.constant([0, 0]), tf.constant([2, 1]))
+        >>> add_up_dense([slices]).numpy().tolist()
+        [[3.0], [0.0]]
+    """
+    total = add_up(gradients)
+    return total if total is None else tf.convert_to_tensor(total)
+
+
 def add_up(gradients: Sequence) -> Any:
     """Return the sum of tensors or `tf.IndexedSlices`; sparse if all are, and `None` if there are none.
 

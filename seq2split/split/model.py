@@ -91,6 +91,8 @@ class SplitModel:
         rows: int | None = None,
         context_buckets: int = 1,
     ):
+        if threads < 1 or row_multiple < 1:
+            raise ValueError(f"SplitModel was given {threads=} and {row_multiple=}; expected 1 or more of each.")
         self.row_multiple, self.threads = row_multiple, threads
         self._wiring = Wiring(nodes)
         _check_compilation(jit_compile, rows, context_buckets, row_multiple)
@@ -170,7 +172,12 @@ class SplitModel:
         """
         self._wiring.check_names(frozen, "to freeze")
         step = self._step(batch, self._wiring.parts)
-        weights = dict(weights or step.weights())
+        weights = step.weights() if weights is None else dict(weights)
+        if weights.keys() != set(self._wiring.losses) or min(weights.values()) <= 0:
+            raise ValueError(
+                f"loss_and_gradients was given the weights {weights}; expected a positive number for each of the parts "
+                f"with losses, {self._wiring.losses}."
+            )
         for name in self._wiring.inner:
             step.forward(name)
         for name in self._wiring.losses:
@@ -222,10 +229,11 @@ class SplitModel:
             alone, together = (float(found.metrics.get(key, found.loss)) for found in (once, repeated))
             if not math.isclose(alone, together, rel_tol=_SUM_TOLERANCE, abs_tol=_SUM_TOLERANCE):
                 warnings.warn(
-                    f"part {name!r} returns a loss that doesn't seem to be a sum over real positions: divided by its "
-                    f"weight ({weight:g} for one row), it is {alone:.4g} for a row alone and {together:.4g} for the "
-                    "row repeated. Gradients would then depend on how a batch is grouped. Take tf.reduce_sum, no mean, "
-                    "and mask padding: losses * tf.sequence_mask(target.lengths, ...).",
+                    f"part {name!r} returns a loss that doesn't seem to be a sum over real positions (or a weight that "
+                    f"doesn't add up): divided by its weight ({weight:g} for one row), it is {alone:.4g} for a row "
+                    f"alone and {together:.4g} for the row repeated. Gradients would then depend on how a batch is "
+                    "grouped. Take tf.reduce_sum, no mean, and mask padding: losses * tf.sequence_mask(target.lengths, "
+                    "...).",
                     stacklevel=2,
                 )
 

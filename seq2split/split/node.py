@@ -32,11 +32,11 @@ class Node:
             after a row's length are padding, and must add nothing to it.
         weight: The number by which the summed loss of a whole batch is divided. By default it is the number of real
             positions of the part's field. It may be `"rows"`, the number of rows, or a function of the batch, a
-            mapping from the name of each field that the model reads to `Sequences` of numpy arrays.
+            mapping from the name of each field that the model reads to `Sequences` of numpy arrays. Weights must add
+            up: that of two batches together is the sum of theirs.
         name: The name of the part in results, errors and checkpoints. By default it is the name that was given to the
             layer or to `Part`, or else that of the class or function in snake case, without the number that Keras
-            appends to it: running a notebook cell again doesn't change it. Where two parts of a model get the same
-            default name, the second is numbered, `encoder_2`.
+            appends to it: running a notebook cell again doesn't change it. Two parts of a model can't have the same.
 
     Raises:
         TypeError: `part` is not callable, or `reads` names neither fields nor nodes.
@@ -61,7 +61,7 @@ class Node:
         name: str | None = None,
     ):
         self.reads: tuple[str | Node, ...] = _listed(reads)
-        self.name, self.has_given_name = (name, True) if name else _default_name(part)
+        self.name = name or _default_name(part)
         self.part = part if isinstance(part, Part) else Part(part, name=self.name)
         self.buckets, self.loss, self.weight = buckets, loss, weight
         if not (buckets is None or isinstance(buckets, Buckets)):
@@ -98,15 +98,13 @@ def _listed(reads: Any) -> tuple[str | Node, ...]:
     return listed
 
 
-def _default_name(part: Part | Callable) -> tuple[str, bool]:
-    """Return the name of a part without the number that Keras appends, and whether somebody chose it."""
+def _default_name(part: Part | Callable) -> str:
+    """Return the name of a part without the number that Keras appends to the name of a layer's class."""
     fn = part.fn if isinstance(part, Part) else part
-    of_function = getattr(fn, "name", None) or getattr(fn, "__name__", None) or type(fn).__name__
-    name = str(part.name if isinstance(part, Part) else of_function)
-    if isinstance(part, Part) and name != of_function:
-        return name, True
-    base = re.sub(r"_\d+$", "", name)
-    of_class = base.replace("_", "") == type(fn).__name__.replace("_", "").lower()
-    if isinstance(fn, keras.Layer):
-        return (base, False) if of_class else (name, True)
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", re.sub(r"\W", "", name)).lower(), False
+    of_function = str(getattr(fn, "name", None) or getattr(fn, "__name__", None) or type(fn).__name__)
+    if isinstance(part, Part) and part.name != of_function:
+        return part.name
+    if not isinstance(fn, keras.Layer):
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", re.sub(r"\W", "", of_function)).lower()
+    base = re.sub(r"_\d+$", "", of_function)
+    return base if base.replace("_", "") == type(fn).__name__.replace("_", "").lower() else of_function

@@ -44,6 +44,7 @@ class PartGraphs:
         self._wiring, self._positions, self._contexts, self._rows = wiring, dict(positions), contexts, rows
         self._building = RLock()
         self._output_specs: dict[str, Nest] = {}
+        self._states: dict[str, bool] = {}
 
     @property
     def is_compiled(self) -> bool:
@@ -94,6 +95,13 @@ class PartGraphs:
             for graph in graphs:
                 graph.trace(wanted)
         return graphs
+
+    def has_state(self, name: str) -> bool:
+        """Return whether a part has variables that are not trained, which its forward may assign: seeds, statistics."""
+        if name not in self._states:
+            variables = self._wiring.parts[name].part.variables
+            self._states[name] = any(not getattr(variable, "trainable", True) for variable in variables)
+        return self._states[name]
 
     def trace_any(self, name: str) -> None:
         """Trace one part graph of a part, if none is: so that variables made in the first call exist."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -62,7 +63,7 @@ def collect_losses(means: Mapping[str, Nest], weights: Mapping[str, float]) -> B
         >>> float(found.loss), {name: float(value) for name, value in found.metrics.items()}
         (2.0, {'nll': 1.5})
     """
-    named = {part: _named(mean) for part, mean in means.items()}
+    named = {part: _named(mean, part) for part, mean in means.items()}
     losses = [next(iter(each.values())) for each in named.values()]
     if len(named) == 1:
         ((_, *metrics),) = (each.items() for each in named.values())
@@ -71,11 +72,50 @@ def collect_losses(means: Mapping[str, Nest], weights: Mapping[str, float]) -> B
     return BatchLosses(tf.add_n([tf.cast(loss, losses[0].dtype) for loss in losses]), metrics, dict(weights))
 
 
-def _named(outputs: Nest) -> dict[str, tf.Tensor]:
+class RunningLosses:
+    """The means of losses and metrics over several batches, each part's by its own weights.
+
+    Example:
+        >>> running = RunningLosses()
+        >>> for loss, weight in ((1.0, 2.0), (4.0, 1.0)):
+        ...     running.add(BatchLosses(tf.constant(loss), {}, {"decoder": weight}))
+        >>> running.means()
+        {'loss': 2.0}
+    """
+
+    def __init__(self) -> None:
+        self.sums: Counter[str] = Counter()
+        self.weights: Counter[str] = Counter()
+
+    def add(self, losses: BatchLosses) -> None:
+        """Add the losses of a batch."""
+        alone = len(losses.weights) == 1
+        self.weights.update(losses.weights)
+        for name, value in (({"loss": losses.loss} if alone else {}) | losses.metrics).items():
+            self.sums[name] += float(value) * losses.weights[self._part(name)]
+
+    def means(self) -> dict[str, float]:
+        """Return the means by name, the loss first: of several parts with losses the sum of theirs."""
+        means = {name: total / self.weights[self._part(name)] for name, total in self.sums.items()}
+        if len(self.weights) > 1:
+            return {"loss": sum(means[f"{part}/loss"] for part in self.weights), **means}
+        return means
+
+    def _part(self, name: str) -> str:
+        return name.partition("/")[0] if len(self.weights) > 1 else next(iter(self.weights))
+
+
+def _named(outputs: Nest, part: str) -> dict[str, tf.Tensor]:
     """Return the leaves of what a part with a loss returns by name; the loss is the first."""
-    paths = [tuple(path) for path, _ in _paths(outputs)]
-    names = ["loss", *("_".join(map(str, path)) for path in paths[1:])]
-    return dict(zip(names, (leaf for _, leaf in _paths(outputs)), strict=True))
+    paths = list(_paths(outputs))
+    names = ["loss", *("_".join(path) for path, _ in paths[1:])]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ValueError(
+            f"part {part!r} returns several values that would be called {twice[0]!r}, of which only one could be told; "
+            'the first output is "loss". Give the others names of their own.'
+        )
+    return dict(zip(names, (leaf for _, leaf in paths), strict=True))
 
 
 def _paths(outputs: Nest, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], tf.Tensor]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import keras
 
-from seq2split.split.gradients import sums_by_part
+from seq2split.split.gradients import add_up_dense, sums_by_part
 from seq2split.split.results import Gradient
 
 Optimizers = keras.optimizers.Optimizer | Mapping[str, keras.optimizers.Optimizer]
@@ -24,9 +24,16 @@ def apply_gradients(
         gradients: For each part its gradients, aligned with its variables; `None` leaves a variable as it is.
 
     Raises:
+        TypeError: An optimizer is none of Keras.
         ValueError: A part with an optimizer has no gradients, or not as many as it has variables.
     """
     by_part = optimizer if isinstance(optimizer, Mapping) else dict.fromkeys(gradients, optimizer)
+    wrong = [one for one in by_part.values() if not isinstance(one, keras.optimizers.Optimizer)]
+    if wrong:
+        raise TypeError(
+            f"apply_gradients was given {wrong[0]!r} as an optimizer; expected a Keras optimizer, such as "
+            "keras.optimizers.Adam(1e-3), or one for each part by name."
+        )
     _check(by_part, variables, gradients)
     own = {part: variables[part] for part in by_part}
     summed = sums_by_part(own, {part: [gradients[part]] for part in by_part})
@@ -34,7 +41,8 @@ def apply_gradients(
         parts = [part for part, each in by_part.items() if each is one]
         if not one.built:  # for all that it may ever move, those without a gradient in this step among them
             one.build(list({id(each): each for part in parts for each in own[part]}.values()))
-        pairs = [pair for part in parts for pair in zip(summed[part], own[part], strict=True) if pair[0] is not None]
+        pairs = [(add_up_dense([each]), v) for part in parts for each, v in zip(summed[part], own[part], strict=True)]
+        pairs = [pair for pair in pairs if pair[0] is not None]
         if pairs:
             one.apply_gradients(pairs)
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from functools import partial
 
 from seq2split.buckets import Buckets
 from seq2split.engine import Part
@@ -55,8 +53,8 @@ class Wiring:
 
     def __init__(self, nodes: Iterable[Node]):
         nodes = list(nodes)
-        names = _unique_names(nodes)
-        self.parts = {names[id(node)]: _resolve(node, nodes, names) for node in nodes}
+        _check_names(nodes)
+        self.parts = {node.name: _resolve(node, nodes) for node in nodes}
         self.fields = {name: part.field for name, part in self.parts.items() if part.field}
         self.losses = [name for name, part in self.parts.items() if part.loss]
         self.inner = [name for name in self.parts if name not in self.losses]
@@ -155,42 +153,29 @@ class Wiring:
             )
 
 
-def _unique_names(nodes: list[Node]) -> dict[int, str]:
-    """Return the name of each node by its identity; default names that meet are numbered, chosen ones are an error."""
-    chosen = Counter(node.name for node in nodes if node.has_given_name)
-    twice = [name for name, count in chosen.items() if count > 1]
-    if not nodes or twice or len({id(node) for node in nodes}) < len(nodes):
+def _check_names(nodes: list[Node]) -> None:
+    if not nodes or len({node.name for node in nodes}) < len(nodes):
         raise ValueError(
-            f"SplitModel was given nodes of the names {[node.name for node in nodes]}; expected at least one, each a "
-            "node of its own with a name of its own: Node(..., name=...)."
+            f"SplitModel was given nodes of the names {[node.name for node in nodes]}; expected at least one, each "
+            "with a name of its own: Node(..., name=...). The number that Keras appends to a layer's name is no part "
+            "of it."
         )
-    names: dict[int, str] = {}
-    taken = set(chosen)
-    for node in nodes:
-        name, number = node.name, 1
-        while not node.has_given_name and name in taken:
-            number += 1
-            name = f"{node.name}_{number}"
-        taken.add(name)
-        names[id(node)] = name
-    return names
 
 
-def _resolve(node: Node, nodes: list[Node], names: dict[int, str]) -> WiredPart:
-    resolve = partial(_resolve_read, names[id(node)], nodes, names)
-    reads = tuple(resolve(read) for read in node.reads)
-    fields = [read for read in reads if read not in names.values()]
+def _resolve(node: Node, nodes: list[Node]) -> WiredPart:
+    names = {each.name for each in nodes}
+    reads = tuple(_resolve_read(node.name, nodes, read) for read in node.reads)
+    fields = [read for read in reads if read not in names]
     if len(fields) > 1 or bool(fields) != bool(node.buckets):
         raise ValueError(
-            f"part {names[id(node)]!r} reads {list(reads)}, of which {fields} are batch fields, and its buckets are "
+            f"part {node.name!r} reads {list(reads)}, of which {fields} are batch fields, and its buckets are "
             f"{node.buckets}. A part reads at most one field, and has buckets if it reads one; the parts are "
-            f"{list(names.values())}."
+            f"{[each.name for each in nodes]}."
         )
-    field = fields[0] if fields else None
-    return WiredPart(names[id(node)], node.part, reads, field, node.buckets, node.loss, node.weight)
+    return WiredPart(node.name, node.part, reads, fields[0] if fields else None, node.buckets, node.loss, node.weight)
 
 
-def _resolve_read(reader: str, nodes: list[Node], names: dict[int, str], read: str | Node) -> str:
+def _resolve_read(reader: str, nodes: list[Node], read: str | Node) -> str:
     if isinstance(read, str):
         if read == reader:
             raise ValueError(
@@ -198,9 +183,9 @@ def _resolve_read(reader: str, nodes: list[Node], names: dict[int, str], read: s
                 "of both. Rename the field, or give Node(..., name=...)."
             )
         return read
-    if id(read) not in names:
+    if not any(each is read for each in nodes):
         raise ValueError(
             f"part {reader!r} reads the node {read.name!r}, which is not among those given to SplitModel: "
             f"{[node.name for node in nodes]}. Give it too."
         )
-    return names[id(read)]
+    return read.name

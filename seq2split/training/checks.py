@@ -9,6 +9,8 @@ from typing import Any
 from seq2split.corpus import Batches
 from seq2split.training.callbacks import Callback
 
+_FRACTIONS = {"clip_norm"}
+
 
 def check_types(batches: Any, validation: Any, callbacks: Any) -> None:
     """Check what `Trainer.fit` works with.
@@ -48,3 +50,5 @@ def check_at_least(least: int, **values: float) -> None:
     for name, value in values.items():
         if not least <= value < math.inf:
             raise ValueError(f"{name} is {value}; expected a finite number, at least {least}.")
+        if name not in _FRACTIONS and value != int(value):
+            raise ValueError(f"{name} is {value}; expected a whole number, at least {least}.")

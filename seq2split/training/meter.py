@@ -12,7 +12,9 @@ from tqdm.auto import tqdm
 
 from seq2split.corpus import Batch
 from seq2split.split import BatchLosses
+from seq2split.split.results import RunningLosses
 
+_RESERVED = {"step", "seconds", "tokens", "tokens_per_second", "padding", "perplexity", "learning_rate"}
 _OVERFLOW = 50.0  # nats; a loss above it tells that the model is lost, whatever its exponential
 
 
@@ -37,7 +39,7 @@ class Meter:
             disable=not progress,
         )
         self._sums: Counter[str] = Counter()
-        self._figures: Counter[str] = Counter()
+        self._losses = RunningLosses()
         self._last = time.perf_counter()
 
     def count(self, batches: Sequence[Batch], losses: BatchLosses) -> float:
@@ -50,15 +52,19 @@ class Meter:
         Returns:
             The seconds that it took.
         """
-        seconds, weight = self._lap(), sum(losses.weights.values())
+        taken = sorted(_RESERVED & losses.metrics.keys())
+        if taken:
+            raise ValueError(
+                f"a part with a loss returns a metric {taken[0]!r}, which is the name of another figure in the "
+                "history; call it otherwise."
+            )
+        seconds = self._lap()
         self._sums.update(
             seconds=seconds,
-            weight=weight,
             tokens=sum(batch.tokens for batch in batches),
             positions=sum(batch.positions for batch in batches),
         )
-        figures = {"loss": losses.loss} | losses.metrics
-        self._figures.update({name: float(value) * weight for name, value in figures.items()})
+        self._losses.add(losses)
         self._show()
         return seconds
 
@@ -66,17 +72,18 @@ class Meter:
         """Return the figures since the last call."""
         figures = self._averages()
         self._sums.clear()
-        self._figures.clear()
+        self._losses = RunningLosses()
         return figures
 
     def state(self) -> dict[str, dict[str, float]]:
         """Return the sums since the last entry, for `resume`."""
-        return {"sums": dict(self._sums), "figures": dict(self._figures)}
+        return {"steps": dict(self._sums), "sums": dict(self._losses.sums), "weights": dict(self._losses.weights)}
 
     def resume(self, state: Mapping[str, Mapping[str, float]]) -> None:
         """Go on from sums of an earlier session."""
-        self._sums.update(state.get("sums", {}))
-        self._figures.update(state.get("figures", {}))
+        self._sums.update(state.get("steps", {}))
+        self._losses.sums.update(state.get("sums", {}))
+        self._losses.weights.update(state.get("weights", {}))
 
     def skip(self) -> float:
         """Leave out of the measurement what happened since the last step, and return its seconds."""
@@ -104,7 +111,7 @@ class Meter:
 
     def _averages(self) -> dict[str, float]:
         sums = self._sums
-        figures = {name: total / sums["weight"] for name, total in self._figures.items()}
+        figures = self._losses.means()
         if "nll" in figures:
             figures["perplexity"] = perplexity(figures["nll"])
         return figures | {

@@ -62,6 +62,12 @@ class Records:
         self.history = History(run.history if run else None)
         self.summaries = SummaryWriter(run.events if run else None)
         self._best: list[np.ndarray] | None = None
+        self._fingerprint: dict[str, Any] | None = None
+
+    @property
+    def resumption(self) -> str:
+        """How an interrupted training goes on."""
+        return "start it again to resume" if self._run else "call fit again to go on; nothing was written"
 
     def restore(self, fingerprint: Mapping[str, Any]) -> str:
         """Restore the latest checkpoint if there is one, unless the training has moved on since; say where it stands.
@@ -75,6 +81,9 @@ class Records:
         Raises:
             ValueError: The checkpoint is of another model, or of a training on other batches.
         """
+        if self._fingerprint not in (None, fingerprint):
+            raise ValueError(_other_batches("this trainer", self._fingerprint, fingerprint))
+        self._fingerprint = dict(fingerprint)
         if self._checkpoints is None or int(self._progress.step):
             return f"going on: {self._progress}" if int(self._progress.step) else "starting; nothing is written"
         self._check_batches(fingerprint)
@@ -160,12 +169,16 @@ class Records:
         file = self._run.batches
         if file.exists() and self._run.has_checkpoint():
             before = json.loads(file.read_text(encoding="utf-8"))
-            changed = [name for name in fingerprint if before.get(name) != fingerprint[name]]
-            if changed:
-                differences = ", ".join(f"{name} {before.get(name)} -> {fingerprint[name]}" for name in changed)
-                raise ValueError(
-                    f"{self._run.path} holds a training on other batches ({differences}), in which its place would "
-                    "mean something else; give the batches that it was started on, or another run directory."
-                )
+            if before != fingerprint:
+                raise ValueError(_other_batches(str(self._run.path), before, fingerprint))
         self._run.path.mkdir(parents=True, exist_ok=True)
         write_atomically(file, (json.dumps(fingerprint, indent=2) + "\n").encode())
+
+
+def _other_batches(owner: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    changed = [name for name in now if before.get(name) != now[name]]
+    differences = ", ".join(f"{name} {before.get(name)} -> {now[name]}" for name in changed)
+    return (
+        f"{owner} holds a training on other batches ({differences}), in which its place would mean something else; "
+        "give the batches that it was started on, or another run directory and trainer."
+    )

@@ -45,9 +45,10 @@ class UpdateRule:
                 f"an update rule was given {optimizer!r} as its optimizer; expected a Keras optimizer, such as "
                 "keras.optimizers.Adam(1e-3), or None for variables that stay as they are."
             )
-        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) or getattr(optimizer, "loss_scale_factor", None):
             raise ValueError(
-                "an update rule was given a LossScaleOptimizer, which needs a scaled loss; the loss here isn't scaled. "
+                "an update rule was given a LossScaleOptimizer, or a loss_scale_factor, which needs a scaled loss; the "
+                "loss here isn't scaled. "
                 'Use the "mixed_bfloat16" policy, which needs no scaling, with a plain optimizer.'
             )
         if optimizer is not None and optimizer.use_ema and not optimizer.ema_overwrite_frequency:
@@ -55,6 +56,11 @@ class UpdateRule:
                 "an update rule was given an optimizer with use_ema=True, whose averages only Keras's own fit puts "
                 "into the model at its end. Use Trainer(..., ema=...), or give the optimizer an "
                 "ema_overwrite_frequency."
+            )
+        if self.last_step is not None and self.last_step < self.first_step:
+            raise ValueError(
+                f"an update rule has {self.first_step=} and {self.last_step=}, and would never move its variables; "
+                "freeze them with frozen=True."
             )
         if self.first_step < 1 or self.every < 1:
             raise ValueError(f"an update rule has {self.first_step=} and {self.every=}; expected 1 or more of each.")
@@ -112,8 +118,26 @@ def rule_of(variable: Any, part: str, rules: Mapping[str, UpdateRule], parts: Se
         parts: The names of the parts.
     """
     patterns = (name for name in rules if name not in (SHARED, *parts))
-    matching = (pattern for pattern in patterns if re.fullmatch(pattern, variable_path(variable)))
+    matching = (
+        pattern for pattern in patterns if any(re.fullmatch(pattern, path) for path in paths_of(variable, part))
+    )
     return next(matching, part if part in rules else SHARED)
+
+
+def paths_of(variable: Any, part: str) -> tuple[str, str]:
+    """Return the paths that groups may match: from the part on, and as Keras writes it.
+
+    Keras numbers the layers of a class as they are made, so that the second model of a process has other paths.
+
+    Args:
+        variable: The variable, such as `encoder_6/dense/kernel`.
+        part: The name of its part, such as `encoder`.
+
+    Returns:
+        `encoder/dense/kernel` and `encoder_6/dense/kernel`.
+    """
+    path = variable_path(variable)
+    return f"{part}/{path.partition('/')[2] or path}", path
 
 
 def check_rules(

@@ -92,7 +92,7 @@ class Trainer:
         check_at_least(0, clip_norm=clip_norm, average=average)
         check_at_least(1, accumulate=accumulate)
         model.create_variables()
-        self.model, self.progress = model, Progress()
+        self.model, self.progress, self._is_shown = model, Progress(), True
         self._accumulate, self._clip_norm = accumulate, clip_norm
         variables = {name: part.part.trainable_variables for name, part in model.parts.items()}
         rules = make_rules(optimizer, groups, list(variables))
@@ -180,7 +180,7 @@ class Trainer:
                     self.progress.window.assign(json.dumps(meter.state()))
                     self._save()  # with the best too: a run that is set back must not lose what it is
                 if asked and not self._finished():
-                    raise Interrupted(f"stopped after step {step}; start it again to resume")
+                    raise Interrupted(f"stopped after step {step}; {self._records.resumption}")
         self._end()
         return self.history
 
@@ -207,16 +207,27 @@ class Trainer:
         if not int(self.progress.step):
             self._moving.reset()
             self.model.check_losses(next(batches.stream()))
-        changed = self._updater.apply_changes(json.loads(self.progress.settings.numpy()))
-        if changed:
-            self.say(f"changed in this run: {', '.join(changed)}")
-        self.progress.settings.assign(json.dumps(self._updater.settings))
+        self._note_settings(json.loads(self.progress.settings.numpy()))
         self._records.begin(
             finished=self._finished(),
             seed=fingerprint["seed"],
             threads=self.model.threads,
             parameters=sum(math.prod(variable.shape) for variable in self._updater.variables),
         )
+
+    def _note_settings(self, before: dict[str, Any]) -> None:
+        """Say which settings are others than before; validations can be compared by one figure alone."""
+        changed = self._updater.apply_changes(before)
+        if changed:
+            self.say(f"changed in this run: {', '.join(changed)}")
+        judged = {"monitor": self._monitor, "mode": "max" if self._sign > 0 else "min"} if self._validate else {}
+        if judged and int(self.progress.best_step) and before.get("judged", judged) != judged:
+            raise ValueError(
+                f"the best model so far was chosen by {before['judged']}, and can't be compared by {judged}; go on "
+                "with the same monitor and mode, or give another run directory and trainer."
+            )
+        settings = self._updater.settings | {"judged": judged or before.get("judged", {})}
+        self.progress.settings.assign(json.dumps(settings))
 
     def _groups(self, batches: Batches) -> Iterator[list[Batch]]:
         """Yield the batches of each update, from where the training stands, until it is finished."""
@@ -303,7 +314,9 @@ class Trainer:
     def _outcome(self) -> str:
         progress, seconds = self.progress, float(self.progress.seconds)
         early = f": {int(progress.stale)} validations without improvement" if progress.step < self._steps else ""
-        best = f"best validation {self._monitor} {abs(float(progress.best)):.2f} at step {int(progress.best_step)}"
+        best = (
+            f"best validation {self._monitor} {self._sign * float(progress.best):.2f} at step {int(progress.best_step)}"
+        )
         return (
             f"finished after step {int(progress.step)}{early}; {best if progress.best_step else 'never validated'}; "
             f"{seconds / 60:.1f} minutes, {int(progress.tokens) / max(seconds, 1e-9):,.0f} tokens/s, validations "

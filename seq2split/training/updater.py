@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from seq2split.split.gradients import add_up
+from seq2split.split.gradients import add_up_dense
 from seq2split.split.threads import Workers
 from seq2split.training.clipping import clip_scale, global_norm
 from seq2split.training.rules import UpdateRule, check_rules, rule_of
@@ -67,6 +67,11 @@ class Updater:
                     self._targets.append(_Target(variable, canonical[rule]))
             self._places[part] = [known[id(variable)] for variable in each]
         check_rules(rules, used, self.variables, list(variables))
+        if all(rules[name].optimizer is None for name in used):
+            raise ValueError(
+                f"no variable of the parts {list(variables)} has an optimizer, so that nothing would be trained; give "
+                "a Keras optimizer, or one for each part by name."
+            )
         names = dict.fromkeys(target.rule for target in self._targets)
         self.optimizers = {name: rules[name].optimizer for name in names if rules[name].optimizer is not None}
         for name, optimizer in self.optimizers.items():
@@ -123,7 +128,7 @@ class Updater:
             lost.
         """
         each = self._workers.each
-        flat = each(_total, self._addends(gradients, step))
+        flat = each(add_up_dense, self._addends(gradients, step))
         norm = global_norm(flat, each)
         scale = clip_scale(norm, self._clip_norm)
         each(lambda move: move[1]([flat[index] for index in move[0]], scale), self._moves)
@@ -221,8 +226,3 @@ def deal(sizes: Sequence[int], count: int) -> list[list[int]]:
         shares[lightest].append(index)
         loads[lightest] += sizes[index]
     return shares
-
-
-def _total(addends: list) -> tf.Tensor | None:
-    total = add_up(addends)
-    return total if total is None else tf.convert_to_tensor(total)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import numpy as np
+import tensorflow as tf
+
 from seq2split.split import SplitModel
+from seq2split.split.results import RunningLosses
 from seq2split.training.meter import perplexity
 
 Validate = Callable[[SplitModel], Mapping[str, float] | float]
@@ -26,17 +31,12 @@ class LossValidation:
 
     def __call__(self, model: SplitModel) -> dict[str, float]:
         """Return the loss and the metrics as means over all batches, and the perplexity where `nll` is a metric."""
-        totals: dict[str, float] = {}
-        weight = 0.0
+        running = RunningLosses()
         for batch in self._batches:
-            losses = model.losses(batch)
-            own = sum(losses.weights.values())
-            for name, value in ({"loss": losses.loss} | losses.metrics).items():
-                totals[name] = totals.get(name, 0.0) + float(value) * own
-            weight += own
-        if not weight:
+            running.add(model.losses(batch))
+        if not running.weights:
             raise ValueError("the validation has no batches; give Batches, or another iterable that can be gone over.")
-        means = {name: total / weight for name, total in totals.items()}
+        means = running.means()
         return means | ({"perplexity": perplexity(means["nll"])} if "nll" in means else {})
 
 
@@ -51,6 +51,10 @@ def make_validate(validation: Iterable[Mapping[str, Any]] | Validate) -> Callabl
 
     def figures(model: SplitModel) -> dict[str, float]:
         found = validate(model)
+        if not isinstance(found, Mapping | numbers.Real | np.ndarray | np.generic | tf.Tensor):
+            raise TypeError(
+                f'the validation returned {found!r}; expected figures by name, such as {{"loss": 1.5}}, or one number.'
+            )
         named = found if isinstance(found, Mapping) else {"score": found}
         return {name: float(value) for name, value in named.items()}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
-import inspect
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -124,6 +123,8 @@ def find_architecture(name: str) -> Callable:
             f"model.architecture is {name!r}, but {place} can't be imported: {error}. Give an installed module, or a "
             'file beside the configuration: architecture = "model.py:function".'
         ) from error
+    except Exception as error:
+        raise ValueError(f"model.architecture is {name!r}: {type(error).__name__} in {place}: {error}") from error
     if not callable(getattr(module, function, None)):
         found = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise ValueError(
@@ -133,12 +134,14 @@ def find_architecture(name: str) -> Callable:
 
 
 def source_digest(name: str) -> str:
-    """Return a hexadecimal digest of the file that holds an architecture, which tells it from a changed one.
+    """Return a hexadecimal digest of the file that an architecture is named by, which tells it from a changed one.
 
     Args:
         name: `package.module:function`, or `path/to/file.py:function`.
     """
-    return hashlib.blake2b(inspect.getsource(sys.modules[find_architecture(name).__module__]).encode()).hexdigest()[:32]
+    place = name.rpartition(":")[0]
+    file = place if place.endswith(".py") else importlib.util.find_spec(place).origin
+    return hashlib.blake2b(Path(file).read_bytes(), digest_size=16).hexdigest()
 
 
 def _import_file(path: Path) -> Any:
