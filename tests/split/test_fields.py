@@ -131,3 +131,12 @@ def test_overlong_row_is_named(field):
         shared().model.loss_and_gradients(batch)
     reading = {"source": "encoder", "target": "decoder"}[field]
     assert f"in batch field {field!r}, which part {reading!r} reads" in caught.value.__notes__
+
+
+def test_integers_that_are_too_large_are_refused():
+    """As in lists: numpy would let them wrap to other pieces."""
+    values = np.array([[2**40 + 5, 1]])
+    with pytest.raises(ValueError, match=r"batch field 'source' can't be read as int32.*1099511627781"):
+        read_fields({"source": Sequences(values, np.array([2]))}, {"source": tf.TensorSpec([], tf.int32)})
+    found = read_fields({"source": Sequences(values % 7, np.array([2]))}, {"source": tf.TensorSpec([], tf.int32)})
+    assert found["source"].values.dtype == np.int32

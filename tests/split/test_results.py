@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from split_models import figures, grid, make_batch
 
-from seq2split.split.results import BatchLosses, LossAndGradients, collect_losses
+from seq2split.split.results import BatchLosses, LossAndGradients, RunningLosses, collect_losses
 
 
 class Result(NamedTuple):
@@ -68,3 +68,24 @@ def test_results_have_names_and_unpack():
     evaluated = model.losses(batch)
     assert type(evaluated) is BatchLosses
     assert figures(evaluated) == pytest.approx(figures(found), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [(1.0, {"loss": 2.0}), (1.0, {"nll": 2.0}, {"nll": 3.0})],
+    ids=["the loss's name", "one name twice"],
+)
+def test_a_name_for_two_values_is_refused(outputs):
+    """One of them would silently stand for both."""
+    means = tf.nest.map_structure(tf.constant, outputs)
+    with pytest.raises(ValueError, match=r"part 'decoder' returns several values that would be called '(loss|nll)'"):
+        collect_losses({"decoder": means}, {"decoder": 1.0})
+
+
+def test_means_over_batches_are_by_the_weights_of_each_part():
+    """As if the batches were one: 2 and 1 positions of the one part, 1 and 4 of the other."""
+    running = RunningLosses()
+    for (one, other), weights in (((1.0, 2.0), (2.0, 1.0)), ((4.0, 7.0), (1.0, 4.0))):
+        metrics = {"one/loss": tf.constant(one), "other/loss": tf.constant(other)}
+        running.add(BatchLosses(tf.constant(one + other), metrics, dict(zip(("one", "other"), weights, strict=True))))
+    assert running.means() == {"loss": 2.0 + 6.0, "one/loss": 2.0, "other/loss": 6.0}

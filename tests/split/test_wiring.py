@@ -54,20 +54,21 @@ def dense_nodes(count):
     return [*encoders, s2s.Node(keras.layers.Dense(1), [*encoders, "target"], SHORT, loss=True, name="decoder")]
 
 
-def test_default_names_are_stable_and_numbered_where_they_meet():
+def test_default_names_are_stable():
     """Keras numbers its layers for as long as the process runs; the names of parts don't follow."""
     for _ in range(2):
         assert list(Wiring(dense_nodes(1)).parts) == ["dense", "decoder"]
-        wiring = Wiring(dense_nodes(3))
-        assert list(wiring.parts) == ["dense", "dense_2", "dense_3", "decoder"]
-        assert wiring.parts["decoder"].reads == ("dense", "dense_2", "dense_3", "target")
 
 
-def test_default_names_give_way_to_chosen_ones():
-    chosen = s2s.Node(keras.layers.Dense(3), "two", SHORT, name="dense")
-    given = s2s.Node(keras.layers.Dense(3), "one", SHORT)
-    last = node("last", [given, chosen, "target"], SHORT, loss=True)
-    assert Wiring([given, chosen, last]).parts["last"].reads == ("dense_2", "dense", "target")
+@pytest.mark.parametrize("name", [None, "dense"])
+def test_names_that_meet_are_an_error(name):
+    """Numbered by anybody but the user, `reads="encoder_2"` could mean another layer than the one of that name."""
+    nodes = [
+        s2s.Node(keras.layers.Dense(3), field, SHORT, name=given) for field, given in (("one", None), ("two", name))
+    ]
+    last = node("last", [*nodes, "target"], SHORT, loss=True)
+    with pytest.raises(ValueError, match=r"\['dense', 'dense', 'last'\].*a name of its own: Node\(..., name=...\)"):
+        Wiring([*nodes, last])
 
 
 def test_a_node_of_another_model_is_not_taken_for_one_of_the_same_name():
@@ -114,7 +115,7 @@ WIRINGS = {
         [FIRST, node("first", ["two"], SHORT), LAST],
         r"\['first', 'first', 'last'\]; expected.*a name of its own: Node\(..., name=...\)",
     ),
-    "one node twice": ([FIRST, FIRST, LAST], r"each a node of its own"),
+    "one node twice": ([FIRST, FIRST, LAST], r"a name of its own"),
     "no parts": ([], r"the names \[\]; expected at least one"),
 }
 

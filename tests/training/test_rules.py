@@ -77,3 +77,12 @@ def test_averages_that_nobody_would_put_into_the_model_are_refused():
     with pytest.raises(ValueError, match=r"use_ema=True.*Trainer\(..., ema=...\)"):
         UpdateRule(keras.optimizers.SGD(use_ema=True))
     UpdateRule(keras.optimizers.SGD(use_ema=True, ema_overwrite_frequency=2))
+
+
+def test_a_group_matches_from_the_part_on():
+    """Keras numbers the layers of a process: the second model of a notebook has other paths."""
+    for _ in range(2):
+        layer = keras.layers.Dense(3)
+        layer.build((None, 2))
+        rules = make_rules(keras.optimizers.SGD(), {"encoder/kernel": None}, PARTS)
+        assert [rule_of(each, "encoder", rules, PARTS) for each in layer.variables] == ["encoder/kernel", "shared"]

@@ -571,3 +571,47 @@ def test_accumulation_of_frozen_parts():
     assert all(graph.live_residuals == 0 for graph in trainer.model.graphs.values())
     result = accumulate(trainer.model, [make_rows(3)], trainer._updater.frozen(1))
     assert not any(gradient is not None for gradient in result.gradients["encoder"])
+
+
+def test_other_batches_in_a_later_fit_are_refused():
+    """Without a run directory too: the place in the data would mean something else."""
+    model = make_model()
+    trainer = s2s.Trainer(model, keras.optimizers.SGD(0.1))
+    trainer.fit(make_batches(model), steps=2, progress=False)
+    with pytest.raises(ValueError, match=r"this trainer holds a training on other batches \(tokens 60 -> 50"):
+        trainer.fit(make_batches(model, tokens=50), steps=4, progress=False)
+
+
+def test_another_figure_to_judge_by_is_refused():
+    model = make_model()
+    trainer, batches = s2s.Trainer(model, keras.optimizers.SGD(0.1)), make_batches(model)
+    trainer.fit(batches, steps=2, validation=batches, progress=False)
+    with pytest.raises(ValueError, match=r"chosen by .*'loss'.*can't be compared by .*'accuracy'"):
+        trainer.fit(batches, steps=4, validation=batches, monitor="accuracy", mode="max", progress=False)
+
+
+def test_a_metric_with_the_name_of_another_figure_is_refused():
+    class Decoder(TinyDecoder):
+        def call(self, encoded, target):
+            loss, metrics = super().call(encoded, target)
+            return loss, {"tokens": metrics["accuracy"]}
+
+    model = make_model(decoder=Decoder(dtype="float64"))
+    with pytest.raises(ValueError, match="a metric 'tokens', which is the name of another figure"):
+        s2s.Trainer(model, keras.optimizers.SGD(0.1)).fit(make_batches(model), steps=1, progress=False)
+
+
+@pytest.mark.parametrize("optimizer", [None, {}])
+def test_training_nothing_is_refused(optimizer):
+    with pytest.raises(ValueError, match=r"no variable .* has an optimizer, so that nothing would be trained"):
+        s2s.Trainer(make_model(), optimizer)
+
+
+def test_state_does_not_depend_on_which_thread_comes_first():
+    """The seeds of Keras's dropout are a state that every call moves."""
+    losses = set()
+    for _ in range(3):
+        model = make_model(dropout=0.5, threads=2)
+        batch = next(iter(make_batches(model, mode="mixed")))
+        losses.add(tuple(float(model.loss_and_gradients(batch).loss) for _ in range(4)))
+    assert len(losses) == 1

@@ -13,6 +13,7 @@ from seq2split.config import ConfigError
 from seq2split.models import RecurrentDecoder, RecurrentEncoder, TransformerDecoder, TransformerEncoder
 from seq2split.search import SearchOptions
 from seq2split.split.sequences import Sequences
+from seq2split.translation.architectures import find_architecture
 from seq2split.translation.experiment import Experiment
 from seq2split.translation.translator import Translator
 
@@ -133,3 +134,93 @@ def test_hypotheses_share_the_memory_of_their_sentence(experiment, tmp_path, arc
 def test_wrong_configuration(experiment, overrides, message):
     with pytest.raises(ConfigError, match=message):
         configure(experiment, **TRANSFORMER | overrides)
+
+
+OWN = """
+import functools, keras, tensorflow as tf
+import seq2split as s2s
+
+class Encoder(keras.Layer):
+    def __init__(self, pieces, units, **options):
+        super().__init__(**options)
+        self.embed = keras.layers.Embedding(pieces, units)
+    def call(self, source):
+        return s2s.Sequences(self.embed(source.values), source.lengths)
+
+class Decoder(keras.Layer):
+    def __init__(self, pieces, units, **options):
+        super().__init__(**options)
+        self.embed, self.predict = keras.layers.Embedding(pieces, units), keras.layers.Dense(pieces)
+    def call(self, encoded, target):
+        states = self.embed(tf.pad(target.values[:, :-1], [[0, 0], [1, 0]]))
+        logits = self.predict(states + encoded.values[:, :1])
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(target.values, logits)
+        return tf.reduce_sum(losses * tf.sequence_mask(target.lengths, tf.shape(losses)[1], losses.dtype))
+
+def make_with(request, units, wide):
+    encoders = {side: Encoder(request.sizes[side], units) for side in request.sources}
+    return encoders, Decoder(request.sizes["target"], units)
+
+make = functools.partial(make_with, wide=1)
+"""
+
+
+@pytest.fixture
+def own(experiment, tmp_path):
+    """The overrides of a configuration with an architecture of one's own, whose decoder can't translate."""
+    file = tmp_path / "own.py"
+    file.write_text(OWN)
+    lines = [line for line in experiment.read_text().splitlines() if line not in BUILT_IN_KEYS]
+    path = experiment.with_name("own.toml")
+    path.write_text(
+        "\n".join(lines).replace("[model]", f'[model]\narchitecture = "{file}:make"\n[model.options]\nunits = 4')
+    )
+    return path
+
+
+BUILT_IN_KEYS = {"bidirectional = false", "embedding = 8", "units = 8", "dropout = 0.2"}
+
+
+def test_a_decoder_that_can_not_translate_trains(own, tmp_path, capsys):
+    made = Experiment(configure(own, training__criterion="loss", training__samples=2), tmp_path / "run")
+    made.train()
+    assert "no BLEU and no samples: Decoder lacks what a search needs" in capsys.readouterr().err
+    assert "validation_bleu" not in made.trainer.history[-1]
+    loaded = Translator.load(tmp_path / "run")
+    assert_same_state(parts_state(loaded.model), parts_state(made.translator.model))
+    with pytest.raises(ValueError, match="a search needs bos of the decoder, but Decoder has no bos"):
+        loaded.translate(["a b"])
+
+
+def test_bleu_needs_a_decoder_that_can_translate(own, tmp_path):
+    with pytest.raises(ValueError, match=r'training.criterion = "bleu" needs bos of the decoder'):
+        Experiment(configure(own), tmp_path / "run")
+
+
+def test_a_changed_file_of_an_architecture_is_noticed(own, tmp_path):
+    """Also where only an argument of the function is another."""
+    config = configure(own, training__criterion="loss", training__steps=2)
+    Experiment(config, tmp_path / "run").train()
+    file = tmp_path / "own.py"
+    file.write_text(OWN.replace("wide=1", "wide=2"))
+    with pytest.warns(UserWarning, match=r"own.py:make has changed since .* was started"):
+        Translator.load(tmp_path / "run")
+    with pytest.raises(ConfigError, match="has changed since .* Restore it"):
+        Experiment(config, tmp_path / "run")
+
+
+WRONG_NAMES = {
+    "no file": ("nowhere.py:make", "there is no file"),
+    "no module": ("no_such_package.models:make", "can't be imported: No module named"),
+    "no function": ("own.py:mak", r"has no function 'mak'; it has .*make"),
+    "an error in it": ("broken.py:make", "NameError in .*broken.py: name 'nothing' is not defined"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_NAMES)
+def test_errors_of_architectures(case, tmp_path):
+    name, message = WRONG_NAMES[case]
+    (tmp_path / "own.py").write_text("def make(request): ...")
+    (tmp_path / "broken.py").write_text("nothing")
+    with pytest.raises(ValueError, match=message):
+        find_architecture(f"{tmp_path}/{name}" if ".py:" in name else name)
