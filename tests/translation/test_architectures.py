@@ -205,7 +205,7 @@ def test_a_changed_file_of_an_architecture_is_noticed(own, tmp_path):
     file.write_text(OWN.replace("wide=1", "wide=2"))
     with pytest.warns(UserWarning, match=r"own.py:make has changed since .* was started"):
         Translator.load(tmp_path / "run")
-    with pytest.raises(ConfigError, match="has changed since .* Restore it"):
+    with pytest.raises(ConfigError, match=r"has changed since .* Restore it"):
         Experiment(config, tmp_path / "run")
 
 
