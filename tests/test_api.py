@@ -55,7 +55,7 @@ def run_fresh(code):
         "threads.use_cores",
         "training.Trainer",
         "search.BeamSearch",
-        "corpus.Vocabulary",
+        "corpus.Batches",
     ],
 )
 def test_modules_need_no_import_of_their_own(used):

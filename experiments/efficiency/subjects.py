@@ -253,7 +253,7 @@ class Joint(Sharded):
 
 def _shape(inputs: tuple) -> tuple[int, ...]:
     """The rows of a part's inputs, and the times of the sequences that it reads."""
-    sequences = [getattr(given, "memory", given).values for given in inputs]
+    sequences = [getattr(given, "outputs", given).values for given in inputs]
     return sequences[0].shape[0], *(values.shape[1] for values in sequences)
 
 

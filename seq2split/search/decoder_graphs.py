@@ -148,7 +148,7 @@ def _padding(name: str, encoded: Nest) -> tf.Tensor:
     try:
         sequences = attended_positions(encoded)
     except ValueError as error:
-        error.add_note(f"coverage needs the lengths of what encoder {name!r} returned; or set coverage to 0")
-        raise
+        message = f"coverage needs the lengths of what encoder {name!r} returned; or set coverage to 0. {error}"
+        raise ValueError(message) from error
     time = tf.shape(tf.nest.flatten(sequences.values)[0])[1]
     return 1 - tf.sequence_mask(sequences.lengths, time, tf.float32)

@@ -192,9 +192,9 @@ ERRORS = {
     "unknown pass": (
         lambda: dense_graph(trace=["backward"]),
         ValueError,
-        ["'encoder'", "no pass 'backward'", "forward, value_and_gradients, infer"],
+        ["'encoder'", "the pass to trace is 'backward'", "forward, value_and_gradients, infer"],
     ),
-    "one string for passes": (lambda: dense_graph(trace="forward"), ValueError, ["no pass", "forward"]),
+    "one string for passes": (lambda: dense_graph(trace="forward"), ValueError, ["the pass to trace is", "forward"]),
     "no scalar cotangent": (
         lambda: loss_graph().value_and_gradients(tf.ones(2), loss_ct=[1.0, 2.0]),
         ValueError,

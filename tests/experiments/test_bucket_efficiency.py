@@ -336,7 +336,7 @@ def test_every_sentence_stands_in_one_batch_of_the_budget(name):
     layout = layouts.lay_out(name, "embedded", 3, 512)
     assert sorted(np.concatenate(layout.batches)) == list(range(len(corpus)))
     for side in ("source", "target"):
-        assert np.all(getattr(layout, side) >= corpus.lengths(side))
+        assert np.all(getattr(layout, side) >= corpus.lengths[side])
     assert max((layout.source[rows] + layout.target[rows]).sum() for rows in layout.batches) <= 512
 
 

@@ -101,14 +101,16 @@ def test_the_subjects_differ():
 @pytest.mark.parametrize("name", ["bos", "start", "step"])
 def test_a_decoder_that_lacks_a_method(name):
     decoder = SimpleNamespace(**{each: getattr(Toy(), each) for each in ("bos", "start", "step") if each != name})
-    with pytest.raises(ValueError, match=f"a search needs {name} of the decoder, but SimpleNamespace has none"):
+    with pytest.raises(ValueError, match=f"a search needs {name} of the decoder, but SimpleNamespace has no {name}"):
         search_with(decoder)(BATCH)
 
 
 def test_coverage_of_a_decoder_without_weights():
     search = search_with(Toy())
     assert len(search(BATCH)) == 3
-    with pytest.raises(ValueError, match="coverage needs step_with_weights of the decoder, but Toy has none"):
+    with pytest.raises(
+        ValueError, match="coverage needs step_with_weights of the decoder, but Toy has no step_with_weights"
+    ):
         search(BATCH, SearchOptions(coverage=0.1))
 
 
@@ -118,9 +120,7 @@ def test_coverage_of_an_encoder_without_lengths():
 
     search = search_with(Attentive(), kinds)
     assert len(search(BATCH)) == 3
-    with pytest.raises(
-        ValueError, match=r"coverage needs the lengths .* no Sequences in what 'encoder' returned: .*kind"
-    ):
+    with pytest.raises(ValueError, match=r"coverage needs .* 'encoder' returned.*dict without any Sequences"):
         search(BATCH, SearchOptions(coverage=0.1))
 
 

@@ -305,7 +305,7 @@ class Encode(keras.Layer):
         self.project = keras.layers.Dense(3)
 
     def call(self, source):
-        return self.project(tf.one_hot(source.values, 5))
+        return s2s.Sequences(self.project(tf.one_hot(source.values, 5)), source.lengths)
 
 
 class Decode(keras.Layer):
@@ -316,7 +316,7 @@ class Decode(keras.Layer):
         self.score = keras.layers.Dense(1)
 
     def call(self, encoded, target):
-        return tf.reduce_sum(self.score(tf.reduce_sum(encoded, 1)))
+        return tf.reduce_sum(self.score(tf.reduce_sum(encoded.values, 1)))
 
 
 def test_variables_of_layers_that_nobody_has_called_are_made():

@@ -16,7 +16,7 @@ from seq2split.training.updater import Updater, deal
 
 CLIP = 1.5
 SHAPES = {"encoder": [(3, 4), (4,)], "decoder": [(2, 5), (5, 3), (3,)]}
-OTHERS = ("Optimizer", "LossScaleOptimizer", "MultiOptimizer")
+OTHERS = ("Optimizer", "LossScaleOptimizer", "MultiOptimizer", "OptimizerMap")
 OPTIMIZERS = {
     name: getattr(keras.optimizers, name)
     for name in dir(keras.optimizers)
@@ -341,7 +341,13 @@ OPTIONS = {  # Keras takes the decay in single precision, in which 0.25 is exact
     "use_ema": {"use_ema": True, "ema_momentum": 0.5, "ema_overwrite_frequency": 2},
     "gradient_accumulation_steps": {"gradient_accumulation_steps": 3},
     "amsgrad": {"amsgrad": True},
-    "all": {"weight_decay": 0.25, "global_clipnorm": 0.5, "use_ema": True, "gradient_accumulation_steps": 2},
+    "all": {
+        "weight_decay": 0.25,
+        "global_clipnorm": 0.5,
+        "use_ema": True,
+        "ema_overwrite_frequency": 3,
+        "gradient_accumulation_steps": 2,
+    },
 }
 
 
