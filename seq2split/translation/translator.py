@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +20,7 @@ from seq2split.runs.checkpoints import restore_model
 from seq2split.search import BeamSearch, Hypothesis, SearchOptions
 from seq2split.search.options import check_n_best
 from seq2split.split import Node, Sequences, SplitModel
+from seq2split.split.threads import Workers
 from seq2split.translation.architectures import make_layers
 from seq2split.translation.experiment_files import ExperimentFiles
 
@@ -66,7 +66,7 @@ class Translator:
             row_multiple=config.batches.row_multiple,
             threads=threads,
         )
-        self.threads = threads
+        self.threads, self._workers = threads, Workers(threads)
         self.search_options = SearchOptions(**asdict(config.search))
         names, longest = [node.name for node in nodes], buckets["target"].boundaries[-1]
         self._search = BeamSearch(self.model, names, self.decoder, eos=vocabularies["target"].eos, max_length=longest)
@@ -162,15 +162,17 @@ class Translator:
         order = np.argsort(-admission.lengths, kind="stable")
         results: list[list[Hypothesis]] = [[] for _ in range(len(corpus))]
         chunks = [order[start : start + ROWS] for start in range(0, len(order), ROWS)]
-        with (
-            ThreadPoolExecutor(self.threads) as pool,
-            tqdm(total=len(order), desc="translating", unit="sentence", disable=not progress) as bar,
-        ):
-            found = pool.map(lambda chunk: self._search(_padded(stay, chunk), search, count), chunks)
-            for chunk, each in zip(chunks, found, strict=True):
-                for at, hypotheses in zip(admission.kept[chunk], each, strict=True):
-                    results[at] = hypotheses
+        with tqdm(total=len(order), desc="translating", unit="sentence", disable=not progress) as bar:
+
+            def translate(chunk: np.ndarray) -> list[list[Hypothesis]]:
+                found = self._search(_padded(stay, chunk), search, count)
                 bar.update(len(chunk))
+                return found
+
+            found = self._workers.each(translate, chunks)
+        for chunk, each in zip(chunks, found, strict=True):
+            for at, hypotheses in zip(admission.kept[chunk], each, strict=True):
+                results[at] = hypotheses
         return [self._texts(hypotheses) for hypotheses in results], admission
 
     def _texts(self, hypotheses: list[Hypothesis]) -> list[Translation]:

@@ -78,7 +78,7 @@ def test_stream_of_rows_of_one_length(model, count):
 def test_counts_of_a_batch():
     source = Sequences(np.zeros([2, 4], np.int32), np.array([2, 4]))
     target = Sequences(np.zeros([2, 3], np.int32), np.array([3, 1]))
-    batch = Batch(0, 0, 1, {"source": source, "target": target}, positions=16)
+    batch = Batch(0, 0, 1, {"source": source, "target": target}, tokens=10, positions=16)
     assert batch.tokens == 10
     assert (list(batch), len(batch), "target" in batch, "other" in batch) == (["source", "target"], 2, True, False)
     assert batch["target"] is target

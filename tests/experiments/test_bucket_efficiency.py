@@ -143,7 +143,7 @@ def test_split_keeps_least(quick, part):
 @pytest.mark.parametrize("count", COUNTS)
 def test_padding_is_that_of_plain_arithmetic(quick, count):
     corpus = layouts.workloads.load("embedded")
-    pairs = [(len(source), len(target)) for source, target in zip(*corpus.sides.values(), strict=True)]
+    pairs = [(len(source), len(target)) for source, target in zip(*corpus.fields.values(), strict=True)]
     real = sum(map(sum, pairs))
     bounds = [layouts.workloads.fit("embedded", count)[side].boundaries for side in ("source", "target")]
     bucketed = sum(
