@@ -214,7 +214,7 @@ class SplitModel:
         return self._step(batch, self._wiring.parts).weights()
 
     def check_losses(self, batch: Fields) -> None:
-        """Warn of parts whose loss doesn't seem to be a sum over real positions, as `Node(..., loss=True)` needs it.
+        """Warn of losses that layers add, and of losses that don't seem to be sums over real positions.
 
         The first row that is not empty is measured alone and several times in a batch: divided by its weight, a sum is
         the same. More rows than `row_multiple` make another shape of it, which a mean over the shape shows.
@@ -222,6 +222,13 @@ class SplitModel:
         Args:
             batch: The batch; see `loss_and_gradients`.
         """
+        for name, part in self._wiring.parts.items():
+            if getattr(part.part.fn, "losses", None):
+                warnings.warn(
+                    f"part {name!r} has losses that Keras's own fit would add (add_loss, regularizers); they are no "
+                    "part of a split model's loss. Add them to what the part with the loss returns, or leave them out.",
+                    stacklevel=2,
+                )
         step = self._step(batch, self._wiring.parts)
         once, repeated = (self.losses(step.repeated_row(times)) for times in (1, self.row_multiple + 1))
         for name, weight in once.weights.items():
