@@ -48,7 +48,7 @@ MOST_FILLERS = 38  # source lengths 3 to 40: the count, the symbol and 1 to 38 f
 
 
 def english(number: int) -> str:
-    """Spells a number from 0 to 999,999 in English words.
+    """Spell a number from 0 to 999,999 in English words.
 
     Example:
       >>> english(217_043)
@@ -66,7 +66,7 @@ def english(number: int) -> str:
 
 
 def german(number: int) -> str:
-    """Spells a number from 0 to 999,999 in German, in full ("einhundert", not "hundert").
+    """Spell a number from 0 to 999,999 in German, in full ("einhundert", not "hundert").
 
     Example:
       >>> german(217_043)
@@ -95,7 +95,7 @@ def _check_range(number: int) -> None:
 
 
 def make_numbers(seed: int = 1) -> dict[str, list[Pair]]:
-    """Makes the `numbers` corpus: (English, German) pairs by split, all distinct."""
+    """Make the `numbers` corpus: (English, German) pairs by split, all distinct."""
     rng = random.Random(seed)
     numbers = _distinct_numbers(sum(NUMBERS_SIZES.values()), rng)
     # The numbers to 20 hold words that no other has, so all are trained on: what is held out is their composition.
@@ -120,7 +120,7 @@ def _round_number(rng: random.Random) -> int:
 
 
 def make_repeat(seed: int = 2) -> dict[str, list[Pair]]:
-    """Makes the `repeat` corpus: (source, target) pairs by split, all sources distinct."""
+    """Make the `repeat` corpus: (source, target) pairs by split, all sources distinct."""
     rng = random.Random(seed)
     splits = {}
     seen = set()
@@ -167,7 +167,7 @@ def _cut(items: list, sizes: dict[str, int]) -> dict[str, list]:
 
 
 def write(folder: Path, splits: dict[str, list[Pair]], suffixes: tuple[str, str]) -> Iterator[Path]:
-    """Writes one file a split and side, a line a pair, UTF-8; yields their paths."""
+    """Write one file a split and side, a line a pair, UTF-8, and yield their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     for split, pairs in splits.items():
         for suffix, lines in zip(suffixes, zip(*pairs, strict=True), strict=True):
@@ -177,7 +177,7 @@ def write(folder: Path, splits: dict[str, list[Pair]], suffixes: tuple[str, str]
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Makes both corpora."""
+    """Make both corpora."""
     parser = argparse.ArgumentParser(description="Makes the corpora `numbers` and `repeat`, the same bytes everywhere.")
     parser.add_argument("--to", type=Path, default=Path(__file__).parent, metavar="DIR", help="default: %(default)s")
     folder = parser.parse_args(arguments).to

@@ -46,7 +46,7 @@ CHECKSUMS = {
 
 
 def fetch(to: Path, languages: Iterable[str] = LANGUAGES, source: Path | None = None) -> list[Path]:
-    """Puts the files of the languages, all splits, into a folder.
+    """Put the files of the languages, all splits, into a folder.
 
     Args:
       to: The folder; made where it is missing.
@@ -65,7 +65,7 @@ def fetch(to: Path, languages: Iterable[str] = LANGUAGES, source: Path | None = 
 
 
 def fetch_file(name: str, to: Path, source: Path | None = None) -> Path:
-    """Puts one file, such as "train.en", into a folder, unless it is there and verifies; see `fetch`."""
+    """Put one file, such as "train.en", into a folder, unless it is there and verifies; see `fetch`."""
     path = to / f"{name}.gz"
     if path.exists():
         if checksum(path.read_bytes()) == CHECKSUMS[name]:
@@ -121,7 +121,7 @@ def _download(name: str) -> tuple[bytes, str]:
 
 
 def _write_atomically(path: Path, data: bytes) -> None:
-    """Writes a file such that a killed process leaves the old one, or none, and never a part."""
+    """Write a file such that a killed process leaves the old one, or none, and never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(data)
@@ -131,7 +131,7 @@ def _write_atomically(path: Path, data: bytes) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Fetches the files that the command line asks for."""
+    """Fetch the files that the command line asks for."""
     parser = argparse.ArgumentParser(description="Fetches and verifies the Multi30k corpus, task 1.")
     folder = Path(__file__).parent / "multi30k"
     parser.add_argument("--from", dest="source", type=Path, metavar="DIR", help="copy from DIR, download nothing")

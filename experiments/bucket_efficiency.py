@@ -29,7 +29,7 @@ ALLOCATOR = {
 
 
 def main() -> int:
-    """Runs the benchmark; returns the status of the process."""
+    """Run the benchmark and return the status of the process."""
     chosen = _arguments()
     try:
         plan = _plan(chosen)

@@ -98,7 +98,7 @@ QUICK = Setting(lengths=(3, 5), rows=4, units=8, vocabulary=20, pairs=2)
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measure and print."""
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--quick", action="store_true", help="a tiny model: for the script, not for its numbers")
     arguments.add_argument("--pairs", type=int, help="joint pairs to compile (default: one for each source bucket)")

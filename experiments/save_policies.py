@@ -57,7 +57,7 @@ class Transformer(keras.Layer):
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measure and print."""
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--rows", type=int, default=64)
     arguments.add_argument("--time", type=int, default=24)

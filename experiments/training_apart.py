@@ -115,7 +115,7 @@ def train_joined(steps: int) -> list[tuple[float, list[np.ndarray]]]:
 
 
 def send(connection: Connection, tensors: list) -> None:
-    """Sends arrays as the bytes of an .npz file, which holds nothing that is executed."""
+    """Send arrays as the bytes of an .npz file, which holds nothing that is executed."""
     file = io.BytesIO()
     np.savez(file, *map(keras.ops.convert_to_numpy, tensors))
     connection.send_bytes(file.getvalue())
@@ -128,7 +128,7 @@ def receive(connection: Connection) -> list[np.ndarray]:
 
 
 def main() -> None:
-    """Trains both ways, and compares."""
+    """Train both ways, and compare."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=20)
     steps = parser.parse_args().steps

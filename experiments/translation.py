@@ -31,7 +31,7 @@ DATA = Path(__file__).parents[1] / "data" / "multi30k"
 
 
 def main() -> int:
-    """Does what is chosen; returns the status of the process."""
+    """Do what is chosen and return the status of the process."""
     chosen = _arguments()
     trials = {trial.name: trial for trial in (*model_trials(), *batch_trials())}
     picked = [trial for trial in trials.values() if chosen.only.fullmatch(trial.name)]
@@ -77,7 +77,7 @@ def _pattern(text: str) -> re.Pattern:
 
 
 def _check(chosen: argparse.Namespace, picked: Sequence[Trial]) -> None:
-    """Looks for what would only be missed after hours of training."""
+    """Look for what would only be missed after hours of training."""
     check_matplotlib()
     if not picked:
         raise ValueError(f"--only {chosen.only.pattern}: no run has such a name; --list shows them")
@@ -89,7 +89,7 @@ def _check(chosen: argparse.Namespace, picked: Sequence[Trial]) -> None:
 
 
 def _do(trial: Trial, chosen: argparse.Namespace) -> None:
-    """Trains a run and translates with it, unless that was done with the same settings."""
+    """Train a run and translate with it, unless that was done with the same settings."""
     run = chosen.runs / trial.name
     if _is_done(trial, chosen):
         changed = _changed(trial, chosen)
@@ -126,7 +126,7 @@ def _decode(trial: Trial, chosen: argparse.Namespace) -> int:
 
 
 def _call(*arguments: object) -> None:
-    """Runs Python in a process of its own; an interrupt lets it save first."""
+    """Run Python in a process of its own; an interrupt lets it save first."""
     command = [sys.executable, *map(str, arguments)]
     process = subprocess.Popen(command)
     try:
@@ -139,7 +139,7 @@ def _call(*arguments: object) -> None:
 
 
 def _report(chosen: argparse.Namespace) -> str:
-    """Writes the tables of all that is done with the same settings, and draws the curves."""
+    """Write the tables of all that is done with the same settings, and draw the curves."""
     runs = chosen.runs
     models, batches = (
         [Outcome.of(trial, runs / trial.name, chosen.data) for trial in trials if _is_comparable(trial, chosen)]

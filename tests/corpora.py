@@ -48,7 +48,7 @@ samples = 0
 
 
 def write_experiment(folder: Path) -> Path:
-    """Writes sentences of a few words, their translations (the words in reverse) and a configuration's file.
+    """Write sentences of a few words, their translations (the words in reverse) and a configuration's file.
 
     Lengths are short, because tracing an unrolled layer is what such a training spends its time on.
     """
@@ -64,7 +64,7 @@ def write_experiment(folder: Path) -> Path:
 
 
 def configure(path: Path, **overrides: object) -> Config:
-    """Loads a configuration; overrides are `table__key=value`."""
+    """Load a configuration; overrides are `table__key=value`."""
     return load(path, [f"{key.replace('__', '.')}={_toml(value)}" for key, value in overrides.items()])
 
 
@@ -83,6 +83,6 @@ def environment() -> dict[str, str]:
 
 
 def seq2split(*arguments: object, **options) -> subprocess.CompletedProcess:
-    """Runs `seq2split` in a process of its own, as a user would; output is text."""
+    """Run `seq2split` in a process of its own, as a user would; output is text."""
     options = {"capture_output": True, "encoding": "utf-8", "env": environment(), "timeout": 300} | options
     return subprocess.run(command(*arguments), check=False, **options)

@@ -66,7 +66,7 @@ SUBJECTS: dict[str, Subject] = {}
 
 
 def subject(**properties: Any) -> Callable:
-    """Makes a row of a function that makes a case."""
+    """Make a row of a function that makes a case."""
 
     def register(make: Callable[[str], Case]) -> Callable[[str], Case]:
         SUBJECTS[make.__name__] = Subject(make.__name__, make, **properties)
@@ -97,7 +97,7 @@ def variable(dtype: str, *shape: int) -> tf.Variable:
 
 
 def layer(name: str, make: Callable[[str], Callable], *shapes: tuple[int, ...], **properties: Any) -> None:
-    """Makes a row of a Keras layer; a shape of `int` takes integers."""
+    """Make a row of a Keras layer; a shape of `int` takes integers."""
     SUBJECTS[name] = Subject(
         name, lambda dtype: Case(make(dtype), [tuple(floats(dtype, *s) for s in shapes)]), keras=True, **properties
     )

@@ -125,7 +125,7 @@ class Trial:
         return self.graph.forward(*self.calls[call])
 
     def check(self, actual, expected) -> None:
-        """Compares two nests of tensors, with `None` and `tf.IndexedSlices`, within the tolerance of the dtype."""
+        """Compare two nests of tensors, with `None` and `tf.IndexedSlices`, within the tolerance of the dtype."""
         tf.nest.assert_same_structure(actual, expected)
         for a, b in zip(tf.nest.flatten(actual), tf.nest.flatten(expected), strict=True):
             assert type(a) is type(b), (a, b)
@@ -184,7 +184,7 @@ def dense_graph(batch=2, **options):
 
 
 def check_error(act, kind, parts) -> None:
-    """Checks that doing something raises an error of a kind whose message holds all parts."""
+    """Check that doing something raises an error of a kind whose message holds all parts."""
     with pytest.raises(kind) as caught:
         act()
     message = " ".join(str(caught.value).split())

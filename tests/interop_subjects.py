@@ -88,7 +88,7 @@ SUBJECTS: dict[str, Subject] = {}
 
 
 def subject(**properties: Any) -> Callable:
-    """Makes a row of a function that makes a case."""
+    """Make a row of a function that makes a case."""
 
     def register(make: Callable[[float], Case]) -> Callable[[float], Case]:
         SUBJECTS[make.__name__] = Subject(make.__name__, make, **properties)
@@ -99,7 +99,7 @@ def subject(**properties: Any) -> Callable:
 
 @contextmanager
 def precision(dtype: str) -> Iterator[None]:
-    """Makes layers of a dtype where a package takes none."""
+    """Make layers of a dtype where a package takes none."""
     before = keras.config.floatx()
     keras.config.set_floatx(dtype)
     keras.config.set_dtype_policy(dtype)
@@ -264,7 +264,7 @@ def variables_of(owner: Any, kind: str = "variables") -> list:
 
 
 def randomize(variables: list, noise: float) -> None:
-    """Adds repeatable noise to floating variables."""
+    """Add repeatable noise to floating variables."""
     rng = np.random.default_rng(1)
     for variable in variables:
         if "float" in variable.dtype:

@@ -48,7 +48,7 @@ def translated(run):
 
 
 def fails(capsys, *arguments, status=2):
-    """Runs a command in this process, and returns the one message of its failure."""
+    """Run a command in this process, and return the one message of its failure."""
     assert main([*map(str, arguments)]) == status
     out, err = capsys.readouterr()
     assert out == ""

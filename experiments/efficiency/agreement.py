@@ -23,7 +23,7 @@ class DisagreementError(ValueError):
 
 
 def check(subjects: Mapping[str, Any], batch: Batch, precision: str) -> None:
-    """Compares the losses and the gradients of subjects on a batch.
+    """Compare the losses and the gradients of subjects on a batch.
 
     Before any step every network has nearly the loss of a uniform guess: it is the gradients that tell.
 

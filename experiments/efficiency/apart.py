@@ -81,7 +81,7 @@ class Apart(Sharded):
 
     @abstractmethod
     def trace(self, name: str, specs: list) -> Passes:
-        """Traces a part for inputs of some specs."""
+        """Trace a part for inputs of some specs."""
 
     def prepare(self, source: int, target: int) -> None:
         """See the base."""

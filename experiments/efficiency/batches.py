@@ -50,7 +50,7 @@ def tokens_of(batch: Batch) -> int:
 
 
 def deal(source: np.ndarray, target: np.ndarray, threads: int) -> list[Shard]:
-    """Groups the rows of a batch by their padded lengths, and cuts what is more than one thread's share.
+    """Group the rows of a batch by their padded lengths, and cuts what is more than one thread's share.
 
     It is how `SplitModel` divides its groups, so that all subjects have as much to run at once.
 

@@ -20,7 +20,7 @@ _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def set_threads(threads: int | None, intra_op: int | None) -> int:
-    """Sets TensorFlow up, before it first computes.
+    """Set TensorFlow up, before it first computes.
 
     Args:
         threads: Shards of a batch that run at once; `None` for one on each core.
@@ -36,7 +36,7 @@ def set_threads(threads: int | None, intra_op: int | None) -> int:
 
 
 def build_apart(subject: str, setting: Setting, intra_op: int | None) -> dict[str, float]:
-    """Builds all graphs of a subject in a process of its own.
+    """Build all graphs of a subject in a process of its own.
 
     Returns:
         `graphs`; `seconds` of tracing all and running each on one row; `growth`, how much memory that took at most,

@@ -67,7 +67,7 @@ class Layout:
 
 
 def lay_out(name: str, workload: str, count: int, tokens: int) -> Layout:
-    """Cuts a workload into batches.
+    """Cut a workload into batches.
 
     Args:
         name: A key of `LAYOUTS`.

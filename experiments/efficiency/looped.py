@@ -52,7 +52,7 @@ class Looped:
 
 
 def loop(encoder: keras.Layer, decoder: keras.Layer) -> None:
-    """Puts the recurrent layers of a model into loops; a Transformer has none, and takes unknown lengths as it is."""
+    """Put the recurrent layers of a model into loops; a Transformer has none, and takes unknown lengths as it is."""
     if not isinstance(encoder, RecurrentEncoder):
         return
     encoder.stack = [[Looped(layer) for layer in directions] for directions in encoder.stack]

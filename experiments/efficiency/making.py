@@ -48,7 +48,7 @@ class Subjects:
         return self._models[key]
 
     def keep(self, setting: Setting) -> None:
-        """Forgets the subjects that a setting has no use for."""
+        """Forget the subjects that a setting has no use for."""
         kept = (setting, replace(setting, diagonal=()))
         self._made = {key: subject for key, subject in self._made.items() if key[1] in kept}
 
@@ -64,5 +64,5 @@ def kind(name: str) -> str:
 
 
 def make(name: str, setting: Setting, model: Model | None = None) -> Subject:
-    """Makes a subject of TensorFlow; of a model of its own by default."""
+    """Make a subject of TensorFlow; of a model of its own by default."""
     return _KINDS[kind(name)](setting, model)

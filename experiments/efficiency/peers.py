@@ -66,7 +66,7 @@ class TorchSubject:
         self._optimizer = torch.optim.Adam(self._named.values(), learning_rate, eps=EPSILON, fused=True)
 
     def loss_and_gradients(self, batch: Batch) -> tuple[float, dict[str, np.ndarray]]:
-        """Runs forward and backward.
+        """Run forward and backward.
 
         Args:
             batch: `source` and `target`; each `[rows, time]` and `[rows]`, int32.
@@ -84,11 +84,11 @@ class TorchSubject:
         return loss
 
     def weights(self) -> Weights:
-        """Copies the weights as they are now, as in `naming.weights_of`."""
+        """Copy the weights as they are now, as in `naming.weights_of`."""
         return {name: self._in_keras_layout(name, each.detach()).copy() for name, each in self._named.items()}
 
     def _backward(self, batch: Batch) -> float:
-        """Leaves the gradients at the parameters."""
+        """Leave the gradients at the parameters."""
         import torch
 
         self._optimizer.zero_grad(set_to_none=True)

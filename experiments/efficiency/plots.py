@@ -31,7 +31,7 @@ PRECISION_COLOURS = {"mixed_bfloat16": BLUE, "float32": ORANGE}
 
 
 def draw(records: Records, plan: Plan, folder: Path) -> list[Path]:
-    """Draws all figures that the records have data for.
+    """Draw all figures that the records have data for.
 
     Args:
         records: Of a run.

@@ -116,7 +116,7 @@ def _feedforward(sizes: Sizes, positions: int) -> list[Product]:
 
 
 def _attention(batch: int, queries: int, units: int, time: int) -> list[Product]:
-    """Scores and contexts, each with one forward and two backward."""
+    """Score and contexts, each with one forward and two backward."""
     scores, contexts = (Product(batch, queries, units, time), Product(batch, queries, time, units))
     return [scores, contexts, Product(batch, time, queries, units)] * 2
 

@@ -54,7 +54,7 @@ def summarize(values: Iterable[float]) -> tuple[float, float, float, int]:
 
 
 def validate(given: Mapping[str, Any]) -> None:
-    """Checks one record as it stands in a file.
+    """Check one record as it stands in a file.
 
     Args:
         given: The record.
@@ -85,7 +85,7 @@ class Records:
         self._model = model
 
     def add(self, workload: str, buckets: int, precision: str, subject: str, measure: str, *values: float) -> None:
-        """Notes one measure, of one value or of all repetitions."""
+        """Note one measure, of one value or of all repetitions."""
         self.all.append(Record(workload, buckets, precision, self._model, subject, measure, *summarize(values)))
 
     def get(self, **wanted: str | int) -> list[Record]:
@@ -98,7 +98,7 @@ class Records:
         return found[0].median if found else None
 
     def save(self, path: str | Path) -> None:
-        """Writes all as JSON.
+        """Write all as JSON.
 
         Raises:
             ValueError: A record is not valid.
@@ -110,7 +110,7 @@ class Records:
 
     @classmethod
     def load(cls, path: str | Path) -> Records:
-        """Reads what `save` wrote.
+        """Read what `save` wrote.
 
         Raises:
             ValueError: A record is not valid, or there is none.

@@ -32,7 +32,7 @@ from seq2split.split.sequences import Sequences
 
 
 def run(plan: Plan, json: Path | None, plot: Path | None) -> None:
-    """Measures, prints tables, and writes what was asked for.
+    """Measure, print tables, and write what was asked for.
 
     Args:
         plan: What to measure.

@@ -58,7 +58,7 @@ class Model:
         return tf.nest.map_structure(unknown, one, two)
 
     def reset(self) -> None:
-        """Gives it the initial weights again; the optimizer keeps its state."""
+        """Give it the initial weights again; the optimizer keeps its state."""
         for name, layer in zip(self.variables, self._setting.layers(), strict=True):
             for variable, initial in zip(self.variables[name], layer.trainable_variables, strict=True):
                 variable.assign(initial)
@@ -96,7 +96,7 @@ class Subject(ABC):
 
     @abstractmethod
     def build(self) -> None:
-        """Builds every graph that there may be, and runs each on one row, since the first run optimizes it."""
+        """Build every graph that there may be, and run each on one row, since the first run optimizes it."""
 
     @property
     @abstractmethod
@@ -173,7 +173,7 @@ class Sharded(Subject):
 
     @abstractmethod
     def prepare(self, source: int, target: int) -> None:
-        """Builds what a pair of padded lengths needs, unless it is there; in one thread."""
+        """Build what a pair of padded lengths needs, unless it is there; in one thread."""
 
     @abstractmethod
     def run(self, source: Sequences, target: Sequences, share: tf.Tensor) -> tuple[tf.Tensor, Gradients]:

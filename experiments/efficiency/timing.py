@@ -29,7 +29,7 @@ class Work(NamedTuple):
 
 
 def speeds(works: Mapping[str, Work], rounds: int, label: str) -> dict[str, np.ndarray]:
-    """Times subjects that run their items in turn.
+    """Time subjects that run their items in turn.
 
     Args:
         works: By subject.
@@ -90,7 +90,7 @@ def _warm_up(works: Mapping[str, Work], label: str) -> None:
 
 @contextmanager
 def _no_collections() -> Iterator[None]:
-    """Keeps Python from searching the graphs of all subjects for garbage in the middle of a step of one of them."""
+    """Keep Python from searching the graphs of all subjects for garbage in the middle of a step of one of them."""
     gc.collect()
     gc.freeze()
     try:

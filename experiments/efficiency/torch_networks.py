@@ -18,7 +18,7 @@ _EPSILON = 1e-6  # of the variance, as in our normalization
 
 
 def parameters_of(weights: Weights) -> Parameters:
-    """Copies weights into PyTorch's layout, where a kernel is `[outputs, inputs]`."""
+    """Copy weights into PyTorch's layout, where a kernel is `[outputs, inputs]`."""
     return {name: nn.Parameter(torch.tensor(_turned(name, weight))) for name, weight in weights.items()}
 
 

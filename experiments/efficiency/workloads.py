@@ -24,7 +24,7 @@ _MULTI30K = (ROOT / "data" / "multi30k", ROOT.parent / "shared" / "data" / "mult
 
 @cache
 def load(name: str) -> Corpus:
-    """Loads a workload.
+    """Load a workload.
 
     Args:
         name: `multi30k`, English to German in 8,000 pieces; `shuffled`, the same with its targets permuted, so that
@@ -58,7 +58,7 @@ def fit(name: str, count: int) -> dict[str, Buckets]:
 
 
 def _encode(folder: Path, files: Sequence[str], size: int, algorithm: str) -> Corpus:
-    """Cuts two files into the pieces of one vocabulary, which is kept between runs under the text's checksum."""
+    """Cut two files into the pieces of one vocabulary, which is kept between runs under the text's checksum."""
     lines = read_parallel({side: [folder / file] for side, file in zip(SIDES, files, strict=True)})
     text = list(chain(*lines.values()))
     checksum = zlib.crc32("\n".join(text).encode())

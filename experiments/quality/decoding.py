@@ -13,7 +13,7 @@ from seq2split.translation.translator import Translator
 
 
 def decode(trial: Trial, run: Path, data: Path) -> None:
-    """Writes all translations of a trial.
+    """Write all translations of a trial.
 
     Args:
         trial: What was trained.

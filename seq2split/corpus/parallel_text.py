@@ -13,45 +13,45 @@ PathLike = str | os.PathLike
 
 
 def read_lines(path: PathLike) -> list[str]:
-    r"""Reads the lines of a UTF-8 file, plain or (by the suffix `.gz`) compressed.
+    r"""Read the lines of a UTF-8 file, plain or (by the suffix `.gz`) compressed.
 
     Lines end in `\n` or `\r\n` and nothing else, so that their count agrees with `wc -l`; a last line without an end
     counts too. A byte-order mark at the start is dropped.
 
     Args:
-      path: The file.
+        path: The file.
 
     Returns:
-      The lines, without their ends.
+        The lines, without their ends.
 
     Raises:
-      FileNotFoundError: There is no such file.
-      ValueError: The file is not UTF-8, or its name ends in `.gz` and it is not gzip or is cut short.
+        FileNotFoundError: There is no such file.
+        ValueError: The file is not UTF-8, or its name ends in `.gz` and it is not gzip or is cut short.
 
     Example:
-      >>> import tempfile
-      >>> with tempfile.TemporaryDirectory() as folder:
-      ...     path = Path(folder, "train.en")
-      ...     _ = path.write_bytes(b"a man\na dog\r\nno end")
-      ...     read_lines(path)
-      ['a man', 'a dog', 'no end']
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "train.en")
+        ...     _ = path.write_bytes(b"a man\na dog\r\nno end")
+        ...     read_lines(path)
+        ['a man', 'a dog', 'no end']
     """
     path = Path(path)
     return split_lines(_read_bytes(path), str(path))
 
 
 def split_lines(data: bytes, name: str) -> list[str]:
-    """The lines of UTF-8 bytes, as `read_lines` splits them.
+    """Return the lines of UTF-8 bytes, as `read_lines` splits them.
 
     Args:
-      data: The bytes.
-      name: What errors call them.
+        data: The bytes.
+        name: The name of the bytes in errors.
 
     Returns:
-      The lines, without their ends.
+        The lines, without their ends.
 
     Raises:
-      ValueError: The bytes are not UTF-8.
+        ValueError: The bytes are not UTF-8.
     """
     text = _decode(data, name)
     # Not str.splitlines: it also splits on form feeds, U+2028 and others, and shifts one side against the other.
@@ -60,26 +60,26 @@ def split_lines(data: bytes, name: str) -> list[str]:
 
 
 def read_parallel(paths: Mapping[str, Sequence[PathLike]]) -> dict[str, list[str]]:
-    r"""Reads a parallel corpus: line i of a file belongs to line i of each other side's file in the same place.
+    r"""Read a parallel corpus: line i of a file belongs to line i of each other side's file in the same place.
 
     Args:
-      paths: For each side, such as `source` and `target`, its files in order; as many for each. See `read_lines`.
+        paths: For each side, such as `source` and `target`, its files in order; as many for each. See `read_lines`.
 
     Returns:
-      For each side the lines of all its files, equally many and at least one.
+        For each side the lines of all its files, equally many and at least one.
 
     Raises:
-      FileNotFoundError: A file is missing.
-      TypeError: A side is a single path and not a list of paths.
-      ValueError: The sides differ in files, two files differ in lines, or the corpus is empty.
+        FileNotFoundError: A file is missing.
+        TypeError: A side is a single path and not a list of paths.
+        ValueError: The sides differ in files, two files differ in lines, or the corpus is empty.
 
     Example:
-      >>> import tempfile
-      >>> with tempfile.TemporaryDirectory() as folder:
-      ...     english, german = Path(folder, "train.en"), Path(folder, "train.de")
-      ...     _ = english.write_text("one\ntwo\n"), german.write_text("eins\nzwei\n")
-      ...     read_parallel({"source": [english], "target": [german]})
-      {'source': ['one', 'two'], 'target': ['eins', 'zwei']}
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     english, german = Path(folder, "train.en"), Path(folder, "train.de")
+        ...     _ = english.write_text("one\ntwo\n"), german.write_text("eins\nzwei\n")
+        ...     read_parallel({"source": [english], "target": [german]})
+        {'source': ['one', 'two'], 'target': ['eins', 'zwei']}
     """
     listed = {side: _path_list(each, side) for side, each in paths.items()}
     if len({len(each) for each in listed.values()}) != 1:
@@ -96,7 +96,7 @@ def read_parallel(paths: Mapping[str, Sequence[PathLike]]) -> dict[str, list[str
 
 
 def _read_aligned(paths: Sequence[str]) -> list[list[str]]:
-    """The lines of files of one corpus, equally many."""
+    """Return the lines of files of one corpus, equally many."""
     read = [read_lines(path) for path in paths]
     for path, lines in zip(paths, read, strict=True):
         if len(lines) != len(read[0]):
@@ -108,7 +108,7 @@ def _read_aligned(paths: Sequence[str]) -> list[list[str]]:
 
 
 def _read_bytes(path: Path) -> bytes:
-    """The file's bytes, decompressed where its name ends in .gz."""
+    """Return the file's bytes, decompressed where its name ends in .gz."""
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
@@ -117,7 +117,7 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _neighbour_hint(path: Path) -> str:
-    """Names the compressed or plain twin of a missing file, where there is one."""
+    """Name the compressed or plain twin of a missing file, where there is one."""
     twin = path.with_suffix("") if path.suffix == ".gz" else path.with_name(path.name + ".gz")
     return f", but there is {twin}: give that name" if twin.is_file() else f" (looked from {Path.cwd()})"
 

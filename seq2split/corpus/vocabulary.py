@@ -27,26 +27,26 @@ class Vocabulary:
     """The pieces of one SentencePiece model, and their ids.
 
     Example:
-      >>> import tempfile
-      >>> lines = [f"{count} dogs and {count} cats" for count in range(100)]
-      >>> with tempfile.TemporaryDirectory() as folder:
-      ...     vocabulary = Vocabulary.train(lines, Path(folder, "shared.model"), size=30)
-      >>> rows = vocabulary.encode(["7 dogs", "3 cats and dogs"])
-      >>> [row.dtype.name for row in rows], [int(row[-1]) for row in rows], vocabulary.eos
-      (['int32', 'int32'], [3, 3], 3)
-      >>> vocabulary.decode(rows)
-      ['7 dogs', '3 cats and dogs']
+        >>> import tempfile
+        >>> lines = [f"{count} dogs and {count} cats" for count in range(100)]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     vocabulary = Vocabulary.train(lines, Path(folder, "shared.model"), size=30)
+        >>> rows = vocabulary.encode(["7 dogs", "3 cats and dogs"])
+        >>> [row.dtype.name for row in rows], [int(row[-1]) for row in rows], vocabulary.eos
+        (['int32', 'int32'], [3, 3], 3)
+        >>> vocabulary.decode(rows)
+        ['7 dogs', '3 cats and dogs']
     """
 
     def __init__(self, path: PathLike):
-        """Loads a SentencePiece model.
+        """Load a SentencePiece model.
 
         Args:
-          path: The `.model` file.
+            path: The `.model` file.
 
         Raises:
-          FileNotFoundError: There is no such file.
-          ValueError: The file is no SentencePiece model, or its model has no bos or no eos piece.
+            FileNotFoundError: There is no such file.
+            ValueError: The file is no SentencePiece model, or its model has no bos or no eos piece.
         """
         self._path = Path(path)
         self._processor = _load(self._path)
@@ -62,26 +62,26 @@ class Vocabulary:
         sample: int | None = None,
         seed: int = 0,
     ) -> "Vocabulary":
-        """Trains a SentencePiece model and writes it, whole or not at all.
+        """Train a SentencePiece model and write it, whole or not at all.
 
         The same lines and arguments give the same bytes on every machine: training runs in one thread, because the
         pieces of a unigram model depend on the number of threads (3 s for the 58,000 lines of Multi30k en-de).
 
         Args:
-          lines: The text to train on, of all languages that share the vocabulary.
-          path: The `.model` file to write, over one that is there; its folder is made where it is missing.
-          size: Pieces in the vocabulary, the four special ones included. A "char" model may come out smaller.
-          algorithm: One of "unigram", "bpe", "char" and "word".
-          character_coverage: Share of the text's characters that get a piece, 0.98 to 1; the rarest become unknown.
-          sample: Train on so many lines, drawn at random, where there are more; None trains on all.
-          seed: Seeds the draw of `sample`; without effect where all lines are trained on.
+            lines: The text to train on, of all languages that share the vocabulary.
+            path: The `.model` file to write, over one that is there; its folder is made where it is missing.
+            size: The number of pieces, the four special ones included. A "char" model may come out smaller.
+            algorithm: One of "unigram", "bpe", "char" and "word".
+            character_coverage: The share of the characters that get a piece, 0.98 to 1; the rarest become unknown.
+            sample: The number of lines to train on, drawn at random where there are more; `None` for all.
+            seed: The seed of the draw of `sample`; without effect where all lines are trained on.
 
         Returns:
-          The vocabulary.
+            The vocabulary.
 
         Raises:
-          TypeError: `lines` is one string.
-          ValueError: No line holds text, the size does not fit the text, or another argument is out of its range.
+            TypeError: `lines` is one string.
+            ValueError: No line holds text, the size does not fit the text, or another argument is out of its range.
         """
         path = Path(path)
         lines = _sample(_line_list(lines), sample, seed)
@@ -97,57 +97,57 @@ class Vocabulary:
 
     @property
     def size(self) -> int:
-        """Number of pieces; ids run from 0 to size - 1."""
+        """The number of pieces; ids run from 0 to size - 1."""
         return self._processor.get_piece_size()
 
     @property
     def bos(self) -> int:
-        """Id of the piece that begins a decoder's input."""
+        """The id of the piece that begins a decoder's input."""
         return self._processor.bos_id()
 
     @property
     def eos(self) -> int:
-        """Id of the piece that ends every encoded line."""
+        """The id of the piece that ends every encoded line."""
         return self._processor.eos_id()
 
     def encode(self, lines: Iterable[str]) -> list[np.ndarray]:
-        """Turns lines into ids.
+        """Turn lines into ids.
 
         Args:
-          lines: The lines.
+            lines: The lines.
 
         Returns:
-          One int32 [pieces + 1] array a line: its ids and `eos`, without `bos`. An empty line is `eos` alone.
+            One int32 [pieces + 1] array a line: its ids and `eos`, without `bos`. An empty line is `eos` alone.
 
         Raises:
-          TypeError: `lines` is one string, or holds anything but strings.
+            TypeError: `lines` is one string, or holds anything but strings.
         """
         rows = self._processor.encode(_line_list(lines), add_eos=True)
         return [np.array(row, np.int32) for row in rows]
 
     def decode(self, rows: Iterable[Sequence[int]]) -> list[str]:
-        """Turns ids into lines.
+        """Turn ids into lines.
 
         Args:
-          rows: Integer [length] sequences of ids, or one [rows, length] array. What follows the first `eos` of a row
-            is ignored, and so are `bos` and padding.
+            rows: Integer [length] sequences of ids, or one [rows, length] array. What follows the first `eos` of a row
+              is ignored, and so are `bos` and padding.
 
         Returns:
-          One line a row.
+            One line a row.
 
         Raises:
-          TypeError: A row is not a sequence of integers.
-          ValueError: An id is outside the vocabulary.
+            TypeError: A row is not a sequence of integers.
+            ValueError: An id is outside the vocabulary.
         """
         rows = [self._plain_ids(row, number) for number, row in enumerate(rows)]
         return self._processor.decode(rows) if rows else []  # SentencePiece decodes an empty list to ''
 
     def pieces(self, row: Sequence[int]) -> list[str]:
-        """The pieces of a row of ids as text, as SentencePiece writes them: `▁` stands for a space."""
+        """Return the pieces of a row of ids as text, as SentencePiece writes them: `▁` stands for a space."""
         return [self._processor.id_to_piece(int(each)) for each in row]
 
     def _plain_ids(self, row: Sequence[int], number: int) -> list[int]:
-        """The ids of `row` up to its first eos, without bos and padding."""
+        """Return the ids of `row` up to its first eos, without bos and padding."""
         ids = np.asarray(row)
         if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
             raise TypeError(
@@ -171,7 +171,7 @@ def _line_list(lines: Iterable[str]) -> list[str]:
 
 
 def _load(path: Path) -> sentencepiece.SentencePieceProcessor:
-    """Loads and checks a model."""
+    """Load and check a model."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no vocabulary {path}: train it with Vocabulary.train")
     try:
@@ -187,7 +187,7 @@ def _load(path: Path) -> sentencepiece.SentencePieceProcessor:
 
 
 def _sample(lines: list[str], count: int | None, seed: int) -> list[str]:
-    """At most `count` of the lines, in their order."""
+    """Return at most `count` of the lines, in their order."""
     if count is None or count >= len(lines):
         return lines
     if count < 1:
@@ -211,7 +211,7 @@ def _check_training(lines: list[str], size: int, algorithm: str, character_cover
 
 
 def _train(lines: list[str], size: int, algorithm: str, character_coverage: float) -> bytes:
-    """Trains a model in memory."""
+    """Train a model in memory."""
     longest = max(len(line.encode()) for line in lines)
     model = io.BytesIO()
     try:
@@ -232,7 +232,7 @@ def _train(lines: list[str], size: int, algorithm: str, character_coverage: floa
 
 
 def _explain(message: str, size: int, lines: int) -> str:
-    """Says in the user's terms what SentencePiece's message says in its own."""
+    """Say in the user's terms what SentencePiece's message says in its own."""
     if found := re.search(r"set it to a value <= (\d+)", message):
         return (
             f"vocabulary.size is {size}, but these {lines} lines give at most {found[1]} pieces: "

@@ -1,4 +1,4 @@
-"""What a run was made by: versions, machine, revision of the code, command line; one record for each session.
+"""The sessions of a run: versions, machine, revision of the code, command line; one record for each session.
 
 A run that is started again with the same configuration, on as many cores and with the same versions, measures the same
 losses; these records tell whether it was.
@@ -24,21 +24,21 @@ Session = dict[str, Any]
 
 
 def add_session(path: Path, **facts: Any) -> None:
-    """Adds a record of this process to a run's file.
+    """Add a record of this process to a run's file.
 
     Args:
-        path: The file; made if it is missing.
-        **facts: What to record beside `describe_session`.
+          path: The file; made if it is missing.
+          **facts: The facts to record beside those of `describe_session`.
     """
     sessions = read_sessions(path) if path.exists() else []
     write_atomically(path, (json.dumps([*sessions, facts | describe_session()], indent=2) + "\n").encode())
 
 
 def read_sessions(path: Path) -> list[Session]:
-    """The records of a run's file, in order.
+    """Return the records of a run's file, in order.
 
     Raises:
-        ValueError: The file is damaged.
+          ValueError: The file is damaged.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -47,7 +47,7 @@ def read_sessions(path: Path) -> list[Session]:
 
 
 def describe_session() -> Session:
-    """When, where and by what this process was started, as JSON can hold it."""
+    """Return when, where and by what this process was started, as JSON can hold it."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(sys.argv),
@@ -61,13 +61,13 @@ def describe_session() -> Session:
 
 
 def git_revision(file: Path) -> str | None:
-    """The revision of the working copy that a file is tracked in, `-dirty` after it if tracked files were changed.
+    """Return the revision of the working copy of a file, `-dirty` after it if tracked files were changed.
 
     Args:
-        file: The file.
+          file: The file.
 
     Returns:
-        The revision; `None` if the file is tracked in none, as that of an installed package, or Git is missing.
+          The revision; `None` if the file is tracked in none, as that of an installed package, or Git is missing.
     """
     folder = file.resolve().parent
     if _git(folder, "ls-files", "--error-unmatch", file.name) is None:
@@ -76,7 +76,7 @@ def git_revision(file: Path) -> str | None:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What a Git command prints, or `None` if it fails."""
+    """Return what a Git command prints, or `None` if it fails."""
     try:
         done = subprocess.run(
             ["git", *arguments], cwd=folder, capture_output=True, encoding="utf-8", timeout=30, check=False

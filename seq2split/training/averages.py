@@ -74,7 +74,7 @@ class Candidates:
             values = [np.float64(variable.numpy()) for variable in self.variables]
             sums = [total + value for total, value in zip(sums, values, strict=True)]
         for variable, total in zip(self.variables, sums, strict=True):
-            variable.assign((total / len(steps)).astype(variable.dtype))
+            variable.assign((total / len(steps)).astype(tf.as_dtype(variable.dtype).as_numpy_dtype))
 
     def _save(self, step: int) -> None:
         manager = tf.train.CheckpointManager(self._checkpoint, str(self._path / str(step)), max_to_keep=1)

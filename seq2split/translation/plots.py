@@ -34,13 +34,13 @@ _AXES = (("seconds", "Training and validating, ", _SECONDS), ("tokens", "Source 
 
 
 def check_matplotlib() -> None:
-    """Raises an `ImportError` that says how to get matplotlib, where it is missing."""
+    """Raise an `ImportError` that says how to get matplotlib, where it is missing."""
     if find_spec("matplotlib") is None:
         raise ImportError("pictures need matplotlib: pip install matplotlib")
 
 
 def check_picture(path: Path) -> None:
-    """Checks that a picture can be written, before what it shows is computed.
+    """Check that a picture can be written, before what it shows is computed.
 
     Args:
         path: Where to.
@@ -58,7 +58,7 @@ def check_picture(path: Path) -> None:
 
 
 def plot_curves(runs: Mapping[str, Sequence[Entry]], path: Path) -> None:
-    """Draws the learning curves of runs: loss and BLEU, against time and against tokens.
+    """Draw the learning curves of runs: loss and BLEU, against time and against tokens.
 
     Args:
         runs: The history of each run, as `read_history` returns it, under the name that the picture calls it.
@@ -136,7 +136,7 @@ def _label(name: str, history: Sequence[Entry]) -> str:
 
 
 def plot_alignment(alignment: Alignment, path: Path) -> None:
-    """Draws attention weights: a row for each target piece, a column for each source piece, a panel for each source.
+    """Draw attention weights: a row for each target piece, a column for each source piece, a panel for each source.
 
     Args:
         alignment: The weights of a sentence.

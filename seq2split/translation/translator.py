@@ -109,7 +109,7 @@ class Translator:
         progress: bool = False,
         search: SearchOptions | None = None,
     ) -> tuple[list[str], Admission]:
-        """Translates sentences.
+        """Translate sentences.
 
         Args:
             *sources: For each source side its sentences; row by row they belong together.
@@ -137,7 +137,7 @@ class Translator:
         progress: bool = False,
         search: SearchOptions | None = None,
     ) -> tuple[list[list[Translation]], Admission]:
-        """Translates sentences in several ways.
+        """Translate sentences in several ways.
 
         Args:
             count: The most translations of a sentence, at most the beam. They differ in their pieces; that may be the

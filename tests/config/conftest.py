@@ -8,7 +8,7 @@ from configurations import DATA
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes a configuration file (with a valid [data] unless told otherwise); returns its path."""
+    """Write a configuration file (with a valid [data] unless told otherwise), and return its path."""
 
     def write_text(text: str = "", data: str = DATA) -> Path:
         path = tmp_path / "run.toml"

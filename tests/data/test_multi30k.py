@@ -30,7 +30,7 @@ REAL_CHECKSUMS = dict(multi30k.CHECKSUMS)
 
 @pytest.fixture(autouse=True)
 def small_corpus(monkeypatch):
-    """Replaces the checksums by those of a corpus that tests can make."""
+    """Replace the checksums by those of a corpus that tests can make."""
     for name, text in TEXTS.items():
         monkeypatch.setitem(multi30k.CHECKSUMS, name, hashlib.sha256(text).hexdigest())
 

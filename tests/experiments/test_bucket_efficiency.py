@@ -27,7 +27,7 @@ PRECISION = "float32"
 
 
 def run(*arguments):
-    """Runs the script as a user would, who has no tuned allocator."""
+    """Run the script as a user would, who has no tuned allocator."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC")}
     command = [sys.executable, EXPERIMENTS / "bucket_efficiency.py", *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)

@@ -48,7 +48,7 @@ def rows_of(subjects, dtypes):
 
 
 def over(subjects, dtypes=("float64",)):
-    """Parametrizes a test; the scope keeps the tests of a subject together, so that few processes make it."""
+    """Parametrize a test; the scope keeps the tests of a subject together, so that few processes make it."""
     return pytest.mark.parametrize(("name", "dtype"), rows_of(subjects, dtypes), scope="module")
 
 
@@ -84,7 +84,7 @@ class Trial:
         self.model = s2s.SplitModel(nodes, fields={"source": position}, row_multiple=filler)
 
     def reset(self) -> None:
-        """Puts states and counters back to the start."""
+        """Put states and counters back to the start."""
         for state, value in zip(self.states, self.initial, strict=True):
             state.assign(value)
         for counter in self.counters.values():
@@ -167,7 +167,7 @@ class Trial:
         return {key: add_up(self.of_variable(gradients, key)) for key in self.distinct}
 
     def check(self, found, expected) -> None:
-        """Compares loss and gradients, each relative to its largest entry.
+        """Compare loss and gradients, each relative to its largest entry.
 
         In float32, where sums cancel, relative to the largest entry of all.
         """
@@ -183,7 +183,7 @@ class Trial:
 
 
 def counted(fn, counter):
-    """Moves the counter whenever the function runs, by a side effect inside it."""
+    """Move the counter whenever the function runs, by a side effect inside it."""
 
     def call(*args, training):
         counter.assign_add(1)

@@ -284,7 +284,7 @@ def test_given_vocabularies(experiment, tmp_path):
 
 @pytest.fixture
 def start(experiment):
-    """Starts a training as a process; none outlives the test."""
+    """Start a training as a process; none outlives the test."""
     started = []
 
     def begin(run, *settings):
@@ -301,7 +301,7 @@ def start(experiment):
 
 
 def wait_for(path, process, seconds=120):
-    """Waits until a file is there, for as long as the process runs."""
+    """Wait until a file is there, for as long as the process runs."""
     until = time.monotonic() + seconds
     while not list(path.parent.glob(path.name)):
         assert process.poll() is None, process.stderr.read()
@@ -346,7 +346,7 @@ def test_killed_at_any_moment(experiment, start, tmp_path):
 
 
 def wait_first(moment, other, process):
-    """Waits for a short-lived file; where it is missed, for the other."""
+    """Wait for a short-lived file; where it is missed, for the other."""
     until = time.monotonic() + 120
     while not list(moment.parent.glob(moment.name)) and not other.exists():
         assert process.poll() is None, process.stderr.read()
