@@ -615,13 +615,3 @@ def test_state_does_not_depend_on_which_thread_comes_first():
         batch = next(iter(make_batches(model, mode="mixed")))
         losses.add(tuple(float(model.loss_and_gradients(batch).loss) for _ in range(4)))
     assert len(losses) == 1
-
-
-def test_losses_that_layers_add_are_told():
-    """Nothing of them reaches the gradients."""
-    layer = TinyEncoder(dtype="float64")
-    layer.dense.kernel_regularizer = keras.regularizers.L2(0.1)
-    model = make_model(encoder=layer)
-    trainer = s2s.Trainer(model, keras.optimizers.SGD(0.1))
-    with pytest.warns(UserWarning, match="part 'encoder' has losses that Keras's own fit would add"):
-        trainer.fit(make_batches(model), steps=1, progress=False)
