@@ -121,7 +121,10 @@ def test_a_mistake_is_reported_once_where_it_is_inherited(write):
         ("seed = true\n", "seed: got true (a boolean), expected an integer"),
         ("seed = 1.0\n", "seed: got 1.0 (a float), expected an integer"),
         ("seed = 2020-01-01\n", "seed: got 2020-01-01 (a date or time), expected an integer"),
-        ("[model]\nunits = 'big'\n", '"big" (a string), expected an integer, at least 1 (default: 256)'),
+        (
+            "[model]\nunits = 'big'\n",
+            '"big" (a string), expected an integer, at least 1 and at most 1048576 (default: 256)',
+        ),
         ("[model.units]\nx = 1\n", "model.units: got a table with the keys x, expected an integer"),
         ("[model]\nbidirectional = 1\n", "bidirectional: got 1 (an integer), expected true or false (default: true)"),
         ("[model]\ndropout = '0'\n", 'dropout: got "0" (a string), expected a number, at least 0 and below 1'),
@@ -155,7 +158,10 @@ def test_a_mistake_is_reported_once_where_it_is_inherited(write):
             "[buckets]\ntarget = [8, 8]\n",
             "got [8, 8] (a list), expected a count (an integer, at least 1), or a list of",
         ),
-        ("[buckets]\ntarget = [0, 8]\n", "a list of strictly increasing integers, at least 1 (default: 6)"),
+        (
+            "[buckets]\ntarget = [0, 8]\n",
+            "a list of strictly increasing integers, at least 1 and at most 1048576 (default: 6)",
+        ),
         (
             "[model]\ncell = 'GRU'\n",
             '"GRU" (a string), expected one of "lstm", "gru" (default: "lstm"); did you mean "gru"?',
