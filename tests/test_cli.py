@@ -573,7 +573,7 @@ def test_names_with_bytes_that_are_no_text(run, translated, tmp_path, capsysbina
     [
         (["translate", "{run}", "--input", "none\udcff"], "there is no file none\\udcff"),
         (["train", "{config}", "--run", "runs/\udcff"], "'runs/\\udcff' is no UTF-8; a run needs a directory"),
-        (["train", "{config}", "--set", "model.units=\udcff"], "expected valid Unicode text"),
+        (["train", "{config}", "--set", "model.units=\udcff"], "--set model.units=\\udcff: model.units: got"),
         (["train", "none\udcff.toml"], "none\\udcff.toml: No such file or directory"),
     ],
     ids=["input", "run", "setting", "configuration"],

@@ -53,7 +53,7 @@ def load(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Config:
     try:
         return _load(path, overrides)
     except RecursionError:
-        raise ConfigError(f"{path}: tables or lists in one another, too deep to be read; nest fewer") from None
+        raise ConfigError(f"{path}: {_TOO_DEEP}") from None
 
 
 def _load(path: str | os.PathLike[str], overrides: Iterable[str]) -> Config:
@@ -65,6 +65,8 @@ def _load(path: str | os.PathLike[str], overrides: Iterable[str]) -> Config:
             tree = merge(tree, parse_override(override))
         except ConfigError as error:
             reader.problems += error.problems
+        except RecursionError:
+            reader.problems.append(f"--set {clipped(override)}: {_TOO_DEEP}")
     config = reader.table(Config, tree)
     reader.check_model(config.model)
     reader.check(config, RULES)
@@ -185,6 +187,7 @@ class _Reader:
         self.problems.append(f"{item.origin.name}: {name}: {text}")
 
 
+_TOO_DEEP = "tables or lists in one another, too deep to be read; nest fewer"
 _MEND_BUILT_IN = (
     "options are for an architecture of your own, named as a function (file.py:function or package.module:function); "
     "a built-in one reads the other keys of [model]"
