@@ -82,7 +82,7 @@ def _words(error: Exception) -> str:
     """Return what an error says, with the file that the system's own words leave to the reader."""
     text = str(error)
     if isinstance(error, OSError) and error.strerror is not None:
-        text = f"{error.filename or 'a file'}: {error.strerror}"
+        text = f"can't access {error.filename}: {error.strerror}" if error.filename else error.strerror
     return _with_notes(text, error)
 
 

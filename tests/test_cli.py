@@ -483,7 +483,11 @@ UNFORESEEN = {
         "there is not enough memory: lower batch",
     ),
     "of memory": (MemoryError(), 3, "there is not enough memory: lower batches.tokens, --beam"),
-    "of the system": (OSError(5, "Input/output error", "/some/file"), 2, "/some/file: Input/output error\n"),
+    "of the system": (
+        OSError(5, "Input/output error", "/some/file"),
+        2,
+        "can't access /some/file: Input/output error\n",
+    ),
     "of a number": (OverflowError("too large"), 3, "OverflowError: too large"),
 }
 

@@ -100,7 +100,15 @@ class _Reader:
         values = defaults_of(cls) | (inherited or {})
         for key, hint in hints.items():
             values[key] = self._reader_of(hint)(hint, given, dotted(path, key), values)
+        if cls is OptimizerConfig:
+            self._check_steps(given, path, values["first_step"], values["last_step"])
         return cls(**values)
+
+    def _check_steps(self, given: Given, path: str, first: int, last: int) -> None:
+        """Note an optimizer that would never update, where the table itself says so."""
+        if 0 < last < first and not {"first_step", "last_step"}.isdisjoint(given.value):
+            mend = "raise last_step, set it to 0 for no last step, or set frozen = true"
+            self._note(given, path, f"got first_step = {first} and last_step = {last}, so that no step updates; {mend}")
 
     def check_model(self, model: ModelConfig) -> None:
         """Note the keys of [model] that are given although its architecture does not read them."""

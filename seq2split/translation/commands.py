@@ -94,6 +94,8 @@ def translate(chosen: argparse.Namespace) -> None:
         _check_standard_output("the translations", "; or give --output FILE")
     else:
         _check_output(chosen.output, *files.values())
+    if list(files.values()) == ["-", "-"]:
+        raise ValueError("--source2 is -, standard input, from which the first source is read: give --input FILE")
     sources = [_read(file) for file in files.values()]
     count = 1 if chosen.n_best is None else chosen.n_best
     found = _run_translator(_load_translator(chosen), chosen, count, files, *sources)

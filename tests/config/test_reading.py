@@ -151,6 +151,14 @@ def test_a_mistake_is_reported_once_where_it_is_inherited(write):
             "000... (an integer), expected a number, above 0",
         ),
         ("[optimizer]\nwarmup_steps = -1\n", "warmup_steps: got -1 (an integer), expected an integer, at least 0"),
+        (
+            "[optimizer]\nfirst_step = 9\nlast_step = 3\n[optimizer.encoder]\nname = 'sgd'\n",
+            "run.toml: optimizer: got first_step = 9 and last_step = 3, so that no step updates; raise last_step",
+        ),
+        (
+            "[optimizer]\nlast_step = 3\n[optimizer.groups.'a.*']\nfirst_step = 4\n",
+            'optimizer.groups."a.*": got first_step = 4 and last_step = 3, so that no step updates',
+        ),
         ("[training]\nsteps = 0\n", "training.steps: got 0 (an integer), expected an integer, at least 1"),
         ("[buckets]\nsource = 0\n", "buckets.source: got 0 (an integer), expected a count (an integer, at least 1)"),
         ("[buckets]\ntarget = []\n", "buckets.target: got [] (a list), expected a count"),

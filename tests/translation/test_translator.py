@@ -13,7 +13,7 @@ import tensorflow as tf
 from corpora import WORDS, configure, write_experiment
 from run_states import assert_same_state, parts_state
 
-from seq2split.buckets import OverlongError, pad_rows
+from seq2split.buckets import Buckets, OverlongError, pad_rows
 from seq2split.search import BeamSearch, SearchOptions
 from seq2split.split.sequences import Sequences
 from seq2split.translation.evaluation import score
@@ -25,6 +25,7 @@ from seq2split.translation.validation import Validation
 
 SEED, SCALE = 8, 0.9  # of weights with which some translations end, and hardly two are equal
 GREEDY = SearchOptions(beam=1)
+SIDES = ("source", "target")
 LINES = ["a b c", "h", "d", "d c b a", "g", "e f", "a b", "h g f e"]
 
 
@@ -42,6 +43,15 @@ def make_translator(experiment, folder, weights=SEED, **overrides):
         for variable in part.part.trainable_variables:
             variable.assign(random.normal(size=variable.shape) * SCALE)
     return translator
+
+
+def train_vocabulary(experiment, path, **options):
+    """Write a SentencePiece model, with options that a configuration doesn't have, and return its path."""
+    lines, model = read_corpora(configure(experiment))["train"]["source"], io.BytesIO()
+    options = {"vocab_size": 20, "hard_vocab_limit": False, "minloglevel": 2} | options
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(lines), model_writer=model, **options)
+    path.write_bytes(model.getvalue())
+    return path
 
 
 def prepared(tmp_path_factory, experiment, **overrides):
@@ -201,14 +211,9 @@ def test_an_empty_line_has_an_empty_translation(translator, ratio, blank):
 
 def test_one_line_for_one_line(experiment, tmp_path):
     """A vocabulary that falls back to bytes has a piece for the newline, and others for what else ends lines."""
-    lines = read_corpora(configure(experiment))["train"]["source"]
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines), model_writer=model, vocab_size=275, model_type="bpe", byte_fallback=True,
-        user_defined_symbols=["\u2028"], minloglevel=2,
-    )  # fmt: skip
-    (tmp_path / "bytes.model").write_bytes(model.getvalue())
-    overrides = {"vocabulary__source_model": tmp_path / "bytes.model", "buckets__target": 2}
+    options = {"vocab_size": 275, "model_type": "bpe", "byte_fallback": True, "user_defined_symbols": ["\u2028"]}
+    given = train_vocabulary(experiment, tmp_path / "given.model", **options)
+    overrides = {"vocabulary__source_model": given, "buckets__target": 2}
     translator = make_translator(experiment, tmp_path, **overrides)
     vocabulary = translator.vocabularies["target"]
     names = [*map(vocabulary.pieces, [[index] for index in range(vocabulary.size)])]
@@ -223,6 +228,35 @@ def test_one_line_for_one_line(experiment, tmp_path):
     validation = Validation(configure(experiment, **overrides), translator, read_corpora(translator.config)["valid"])
     shown = validation.samples(translator, 2)
     assert len(shown.splitlines()) == 2 * 3 + 1
+
+
+OTHERS = {
+    "t5": ({"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}, "pad", 0),
+    "no pad, unknown at zero": ({"byte_fallback": True, "model_type": "bpe", "vocab_size": 274}, "auto", 1),
+    "end at zero, no bos": ({"eos_id": 0, "unk_id": 1, "bos_id": -1, "model_type": "char"}, "auto", 0),
+    "words": ({"model_type": "word", "bos_id": 3, "unk_id": 0, "eos_id": 4}, "eos", 4),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_vocabularies_of_others(experiment, tmp_path, case):
+    """Whatever has the id 0, padding is never taken for it: losses and translations don't depend on the buckets."""
+    options, start, bos = OTHERS[case]
+    given = train_vocabulary(experiment, tmp_path / "given.model", **options)
+    overrides = {"vocabulary__source_model": given, "vocabulary__start": start, "buckets__target": "[12]"}
+    translator = make_translator(experiment, tmp_path, buckets__source="[12]", **overrides)
+    assert translator.decoder.bos == bos
+    other = Translator(translator.config, translator.vocabularies, {side: Buckets([5, 12]) for side in SIDES})
+    for name, variables in translator.parts.items():
+        for one, another in zip(other.parts[name], variables, strict=True):
+            one.assign(another)
+    lines = ["a b c", "h ☃", "", "☃", "d c b a"]
+    pairs = {side: translator.vocabularies[side].encode(lines) for side in SIDES}
+    np.testing.assert_allclose(translator.model.losses(pairs).loss, other.model.losses(pairs).loss, rtol=1e-5)
+    found, _ = translator.translate(lines)
+    assert found == other.translate(lines)[0]
+    assert found[2] == ""
+    assert any(found)
 
 
 def test_n_best_of_what_is_skipped(translator):
