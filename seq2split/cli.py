@@ -224,11 +224,17 @@ def _path(text: str) -> str:
 
 
 def _text(text: str) -> str:
-    """Check the argument of an option that is text: bytes that are none come as halves of surrogate pairs."""
+    """Return the argument of an option that is text: UTF-8 whatever the locale is, or else what the locale has."""
+    try:
+        return os.fsencode(text).decode()
+    except UnicodeDecodeError:
+        pass
     try:
         text.encode()
-    except UnicodeEncodeError:
-        raise argparse.ArgumentTypeError(f"expected text in the encoding of the locale, got {text!a}") from None
+    except UnicodeEncodeError:  # of a byte that is no text comes half of a surrogate pair
+        raise argparse.ArgumentTypeError(
+            f"expected UTF-8, or text in the encoding of the locale, got {text!a}"
+        ) from None
     return text
 
 

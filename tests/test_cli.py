@@ -589,7 +589,17 @@ def test_arguments_with_bytes_that_are_no_text(run, experiment, capsys, argument
 def test_text_with_bytes_that_are_no_text(run, capsys):
     with pytest.raises(SystemExit):
         main(["attention", str(run), "--source", "a\udcff"])
-    assert "argument --source: expected text in the encoding of the locale, got 'a\\udcff'" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "argument --source: expected UTF-8, or text in the encoding of the locale, got 'a\\udcff'" in told
+
+
+def test_text_is_utf_8_whatever_the_locale():
+    code = "from seq2split.cli import make_parser; print(ascii(make_parser().parse_args().source))"
+    for locale, text in (("C", "ä☃".encode()), ("C.UTF-8", "ä☃".encode())):
+        env = {"LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+        arguments = [sys.executable, "-c", code, "attention", "run", "--source", text]
+        done = subprocess.run(arguments, capture_output=True, env=environment() | env, check=False)
+        assert done.stdout.strip() == ascii("ä☃").encode(), done.stderr
 
 
 def test_errors_come_before_the_first_line(run, tmp_path, capsys):

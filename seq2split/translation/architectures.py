@@ -101,21 +101,25 @@ def check_architecture(config: Config) -> None:
     model = config.model
     if not model.is_built_in:
         find_architecture(model.architecture)
-    elif (needed := 4 * _least_parameters(model)) > (memory := memory_bytes()):
+    elif (needed := 4 * _least_parameters(config)) > (memory := memory_bytes()):
         raise ValueError(
             f"the layers that [model] describes (architecture {model.architecture}, {model.units} units, "
-            f"{model.encoder_layers} + {model.decoder_layers} layers) have variables of at least {needed / 2**30:,.0f} "
-            f"GiB, and this machine has {memory / 2**30:,.0f} GiB of memory: lower model.units or the others."
+            f"{model.encoder_layers} + {model.decoder_layers} layers, embeddings of {model.embedding}) have variables "
+            f"of at least {needed / 2**30:,.0f} GiB, and this machine has {memory / 2**30:,.0f} GiB of memory: lower "
+            "these sizes or vocabulary.size."
         )
 
 
-def _least_parameters(model: ModelConfig) -> int:
-    """Return a number of parameters that a built-in architecture has in any case; those of embeddings are left out."""
+def _least_parameters(config: Config) -> int:
+    """Return a number of parameters that a built-in architecture has in any case."""
+    model, vocabulary = config.model, config.vocabulary
+    is_exact = vocabulary.algorithm in ("unigram", "bpe") and not vocabulary.source_model
+    embeddings = model.embedding * (vocabulary.size if is_exact else 1)
     if model.architecture == "transformer":
         width = 4 * model.units + 2 * model.feedforward
     else:
         width = {"lstm": 4, "gru": 3}[model.cell] * model.units
-    return model.units * width * (model.encoder_layers + model.decoder_layers)
+    return embeddings + model.units * width * (model.encoder_layers + model.decoder_layers)
 
 
 def memory_bytes() -> int:

@@ -229,7 +229,11 @@ WRONG_INPUTS = {
     "a wrong vocabulary": ({"vocabulary__source_model": "train.source"}, "is no SentencePiece model"),
     "no architecture": ({"model__architecture": "none.py:make"}, "can't be imported: there is no file"),
     "a huge model": ({"model__units": 2**20}, r"variables of at least [\d,]{5,} GiB, and this machine has \d+ GiB"),
-    "deep layers": ({"model__architecture": "transformer", "model__units": 2**20, "model__embedding": 2**20}, "GiB"),
+    "huge embeddings": ({"model__embedding": 2**20, "vocabulary__size": 2**20}, r"embeddings of 1048576\) have var"),
+    "a huge Transformer": (
+        {"model__architecture": "transformer", "model__units": 2**20, "model__embedding": 2**20},
+        "GiB",
+    ),
 }
 
 
