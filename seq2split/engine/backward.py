@@ -11,6 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from seq2split.engine.custom_gradients import release
 from seq2split.engine.graph_function import GraphFunction
 from seq2split.engine.policies import Policy
 from seq2split.engine.recomputation import Recipe, Region, recompute
@@ -40,6 +41,7 @@ class NestedBackward:
     ):
         self._cotangents = [tensor_spec(tensor) for tensor in outputs]
         self._nested = tf.function(gradients, autograph=False).get_concrete_function(*self._cotangents)
+        release(self._nested.graph.as_graph_def())
         self._at_hand, self._owner = at_hand, owner
 
     def assemble(self, policy: Policy) -> tuple[GraphFunction, list[tf.Tensor]]:

@@ -7,10 +7,13 @@ return a wrong number and not `None`.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import tensorflow as tf
 
 from seq2split.engine.signature import differentiable
+
+Nest = Any
 
 try:  # Not public, and nothing public tells; without it each call pays 0.1 ms for three operations.
     from tensorflow.python.eager.record import could_possibly_record
@@ -21,23 +24,25 @@ except ImportError:  # pragma: no cover
         return True
 
 
-def sealed(results: list[tf.Tensor], sources: Iterable, owner: str) -> list[tf.Tensor]:
+def sealed(results: Nest, sources: Iterable, owner: str) -> Nest:
     """Return results through which a tape that records now can't differentiate.
 
     To take a gradient through them then raises a `LookupError`; to watch them and start from there is an error too.
 
     Args:
-        results: What a call that no tape has seen returned.
-        sources: The tensors and variables that it depends on.
+        results: What a call that no tape has seen returned: a nest of tensors, `tf.IndexedSlices` and `None`.
+        sources: The tensors and variables that it depends on; read only while a tape records.
         owner: What was called.
 
     Returns:
-        The same tensors, where no tape records or nothing is differentiable.
+        The same nest, where no tape records or nothing is differentiable.
     """
-    if not results or not could_possibly_record():
+    if not could_possibly_record():
         return results
+    flat = tf.nest.flatten(results, expand_composites=True)
+    tensors = [each for each in flat if each is not None]
     read = [tf.convert_to_tensor(source) for source in sources if differentiable(source)]  # has tapes watch variables
-    if not read:
+    if not read or not tensors:
         return results
     message = (
         f"{owner} was called while a gradient tape was recording, which can't see into it and would return a wrong "
@@ -46,4 +51,6 @@ def sealed(results: list[tf.Tensor], sources: Iterable, owner: str) -> list[tf.T
         "the gradients."
     )
     token = tf.raw_ops.PreventGradient(input=tf.raw_ops.IdentityN(input=read)[0], message=message)
-    return tf.raw_ops.IdentityN(input=[*results, token])[: len(results)]
+    hidden = iter(tf.raw_ops.IdentityN(input=[*tensors, token]))
+    packed = [None if each is None else next(hidden) for each in flat]
+    return tf.nest.pack_sequence_as(results, packed, expand_composites=True)

@@ -37,8 +37,8 @@ class PartGraph:
     """A part built for one signature: its forward and its backward. Made by `Part.build`.
 
     The methods are called eagerly: a part graph is already a graph, and one `tf.function` around several of them would
-    only optimize them again for every combination. An outer `tf.GradientTape` can't see into the calls: to differentiate
-    through them by it is an error.
+    only optimize them again for every combination. An outer `tf.GradientTape` can't see into the calls: to
+    differentiate through them by it is an error.
 
     Args:
         function: The part's callable with its variables.
