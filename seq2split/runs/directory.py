@@ -23,7 +23,7 @@ class RunDirectory:
         batches: The file that tells the batches that it is trained on from others.
 
     Raises:
-        ValueError: The path is a file.
+        ValueError: The path is a file, is empty, or is no UTF-8, which TensorFlow needs.
 
     Example:
         >>> RunDirectory("runs/mine").history.as_posix()
@@ -31,6 +31,12 @@ class RunDirectory:
     """
 
     def __init__(self, path: str | Path):
+        if not str(path):
+            raise ValueError('a run needs a directory, got ""; the current one is "."')
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{str(path)!a} is no UTF-8; a run needs a directory with a name that is.") from None
         self.path = Path(path)
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path} is a file; a run needs a directory. Give another path.")

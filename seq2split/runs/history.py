@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from seq2split.common.files import write_atomically
+from seq2split.common.files import doing, write_atomically
 
 Entry = dict[str, Any]
 
@@ -70,7 +70,9 @@ def read_history(path: Path) -> list[Entry]:
     """
     if not path.exists():
         raise ValueError(f"{path.parent} holds no history: it has no {path.name}. Training a run writes it.")
-    *lines, _ = path.read_text(encoding="utf-8").split("\n")  # what follows the last line's end is unfinished, or empty
+    with doing("read", path):
+        # What follows the last line's end is unfinished, or empty.
+        *lines, _ = path.read_text(encoding="utf-8", errors="replace").split("\n")
     return [_parse(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
 
 
@@ -81,8 +83,15 @@ def _is_average(entry: Entry) -> bool:
 def _parse(line: str, place: str) -> Entry:
     try:
         entry = json.loads(line)
-        if isinstance(entry["step"], int):
-            return entry
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise ValueError(f"{place}: expected a JSON object with a step, got {line[:60]!r}; delete the line.")
+    except (ValueError, RecursionError):
+        entry = None
+    if isinstance(entry, dict) and type(entry.get("step")) is int and all(map(_is_number, entry.values())):
+        return entry
+    raise ValueError(
+        f"{place}: expected a JSON object of numbers with a step, got {line[:60]!r}; delete the line, whose figures "
+        "are lost."
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is float or (type(value) is int and abs(value) < 2**63)

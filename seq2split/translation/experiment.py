@@ -9,10 +9,11 @@ from seq2split.config import Config
 from seq2split.config.objects import make_update_rules
 from seq2split.corpus import Batches, Corpus
 from seq2split.corpus.admission import admit_corpus
-from seq2split.corpus.parallel_text import read_parallel
 from seq2split.training import Callback, Trainer
 from seq2split.training.trainer import say
+from seq2split.translation.architectures import check_architecture
 from seq2split.translation.experiment_files import ExperimentFiles
+from seq2split.translation.inputs import check_vocabularies, naming_keys, provenance, read_corpora
 from seq2split.translation.translator import Translator
 from seq2split.translation.validation import Validation
 
@@ -37,17 +38,23 @@ class Experiment:
 
     def __init__(self, config: Config, path: str | Path, threads: int = 1):
         self._config, files = config, ExperimentFiles(path)
-        changed = files.freeze(config)
+        check_architecture(config)
+        lines = read_corpora(config)
+        if not any(files.path.glob("*.model")):
+            check_vocabularies(config)
+        changed = files.freeze(config)  # only now: a directory is made for nothing that can't begin
         if changed:
             say(f"changed in this run: {', '.join(changed)}")
-        corpus, self.translator = prepare(config, files, threads)
-        self.validation = Validation(config, self.translator)
+        corpus, self.translator = prepare(config, files, lines["train"], threads)
+        self.validation = Validation(config, self.translator, lines["valid"])
         if self.validation.note:
             say(self.validation.note)
         if not self.validation.can_translate:
             say(f"no BLEU and no samples: {type(self.translator.decoder).__name__} lacks what a search needs")
         model, settings = self.translator.model, config.training
-        self.batches = Batches(corpus, model, tokens=config.batches.tokens, mode=config.batches.mode, seed=config.seed)
+        batches = {"tokens": config.batches.tokens, "mode": config.batches.mode, "seed": config.seed}
+        with naming_keys():
+            self.batches = Batches(corpus, model, **batches)
         optimizer, groups = make_update_rules(config.optimizer, list(model.parts), settings.steps)
         self.trainer = Trainer(
             model,
@@ -101,19 +108,21 @@ class _Samples(Callback):
         trainer.write_text("samples", samples.replace("\n", "  \n"))
 
 
-def prepare(config: Config, files: ExperimentFiles, threads: int = 1) -> tuple[Corpus, Translator]:
+def prepare(
+    config: Config, files: ExperimentFiles, lines: dict[str, list[str]], threads: int = 1
+) -> tuple[Corpus, Translator]:
     """Return the training corpus in pieces, and a translator with new variables.
 
     Args:
         config: The configuration.
         files: The files of the experiment; vocabularies and buckets that are not there yet are made.
+        lines: The lines of each side of the training corpus.
         threads: The number of threads that share the work; see `SplitModel`.
     """
-    lines = read_parallel(config.corpus("train"))
     vocabularies = files.vocabularies(config, lines)
     corpus = Corpus({side: vocabularies[side].encode(each) for side, each in lines.items()})
     buckets = files.buckets(config, corpus)
-    corpus, note = admit_corpus(corpus, buckets, config.data.overlong, "training corpus")
+    corpus, note = admit_corpus(corpus, buckets, config.data.overlong, provenance(config, "train"))
     if note:
         say(note)
     for side in config.sides:

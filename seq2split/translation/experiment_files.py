@@ -120,7 +120,7 @@ class ExperimentFiles:
         for side, path in paths.items():
             if lines is not None and not path.exists():
                 self._make_vocabulary(config, side, path, lines)
-        return {side: Vocabulary(path) for side, path in paths.items()}
+        return {side: Vocabulary(path, config.vocabulary.start) for side, path in paths.items()}
 
     def buckets(self, config: Config, corpus: Corpus | None = None) -> dict[str, Buckets]:
         """Return the buckets of the run.
@@ -151,7 +151,7 @@ class ExperimentFiles:
             write_atomically(path, Vocabulary(given).path.read_bytes())
         else:
             text = list(chain(*lines.values())) if settings.joint else lines[side]
-            Vocabulary.train(text, path, settings.size, settings.algorithm)
+            Vocabulary.train(text, path, settings.size, settings.algorithm, settings.character_coverage)
 
 
 def _make_buckets(setting: int | tuple[int, ...], lengths: np.ndarray) -> Buckets:

@@ -59,10 +59,23 @@ def test_an_unfinished_line_is_left_out(path):
     assert read_history(path) == [*whole, {"step": 8}]
 
 
-@pytest.mark.parametrize("line", ["{", "[3]", '{"loss": 1.0}', '{"step": "x"}', ""])
+DAMAGED_LINES = [
+    *("{", "[3]", '{"loss": 1.0}', '{"step": "x"}', "", '{"step": 2, "lo{"step": 4}', "[" * 9999, "\xff", "null", "3"),
+    *(
+        '{"step": true}',
+        '{"step": 1.5}',
+        '{"step": 1, "loss": "x"}',
+        '{"step": 1, "loss": null}',
+        '{"step": 1, "a": []}',
+    ),
+    *('{"step": 1, "loss": true}', '{"step": 1' + "0" * 30 + "}", '{"step": 1' + "0" * 5000 + "}"),
+]
+
+
+@pytest.mark.parametrize("line", DAMAGED_LINES, ids=lambda line: line[:20])
 def test_a_damaged_line_is_named(path, line):
-    path.write_text(line + "\n" + path.read_text())
-    with pytest.raises(ValueError, match=r"history\.jsonl, line 1: expected a JSON object with a step"):
+    path.write_bytes(line.encode("latin-1") + b"\n" + path.read_bytes())
+    with pytest.raises(ValueError, match=r"history\.jsonl, line 1: expected a JSON object of numbers with a step"):
         read_history(path)
 
 

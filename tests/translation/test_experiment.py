@@ -14,7 +14,7 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
-from corpora import command, configure, environment, seq2split, write_experiment
+from corpora import SETTINGS, command, configure, environment, seq2split, write_experiment
 from run_states import assert_same_state, contents, measured, measured_in, parts_state, scalars, state, texts
 
 from seq2split.config import ConfigError
@@ -220,6 +220,42 @@ def test_mistakes_can_be_mended_before_the_first_checkpoint(experiment, tmp_path
     assert len(made.translator.buckets["source"]) == 2
 
 
+WRONG_INPUTS = {
+    "no training corpus": ({"data__train_source": "none"}, "there is no file"),
+    "a folder for a corpus": ({"data__train_target": "."}, "can't read .*: Is a directory"),
+    "no validation corpus": ({"data__valid_target": "none"}, "there is no file"),
+    "another validation corpus": ({"data__valid_source": "train.source"}, "has 60 lines and .*valid.target has 6"),
+    "no vocabulary": ({"vocabulary__source_model": "none"}, "there is no vocabulary"),
+    "a wrong vocabulary": ({"vocabulary__source_model": "train.source"}, "is no SentencePiece model"),
+    "no architecture": ({"model__architecture": "none.py:make"}, "can't be imported: there is no file"),
+    "a huge model": ({"model__units": 2**20}, r"variables of at least [\d,]{5,} GiB, and this machine has \d+ GiB"),
+    "huge embeddings": ({"model__embedding": 2**20, "vocabulary__size": 2**20}, r"embeddings of 1048576\) have var"),
+    "a huge Transformer": (
+        {"model__architecture": "transformer", "model__units": 2**20, "model__embedding": 2**20},
+        "GiB",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_INPUTS)
+def test_wrong_inputs_are_found_before_a_run_begins(experiment, tmp_path, monkeypatch, case):
+    """No directory is made, and no vocabulary is trained."""
+    overrides, message = WRONG_INPUTS[case]
+    monkeypatch.chdir(experiment.parent)
+    monkeypatch.setattr(Vocabulary, "train", lambda *_: pytest.fail("trained a vocabulary"))
+    path = experiment.with_name("defaults.toml")
+    path.write_text(re.sub(r"(?s)\[model\].*?(?=\[)", "", SETTINGS))
+    with pytest.raises((ValueError, OSError), match=message):
+        Experiment(configure(path, **overrides), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_too_small_for_a_row_names_the_keys(experiment, tmp_path):
+    with pytest.raises(ValueError, match="a budget of 5 tokens holds not one row") as caught:
+        Experiment(configure(experiment, batches__tokens=5), tmp_path)
+    assert caught.value.__notes__ == ["The budget is batches.tokens, and the padded lengths are those of [buckets]."]
+
+
 # Overlong sentences
 
 
@@ -232,11 +268,13 @@ def overlong_counts(experiment, vocabulary):
 
 
 def test_overlong_is_an_error(experiment, tmp_path):
-    with pytest.raises(ValueError, match="4") as caught:
+    with pytest.raises(
+        ValueError, match=r"training corpus: \d+ of 60 source .* the last bucket of that side, 4;"
+    ) as caught:
         Experiment(configure(experiment, **LONG), tmp_path)
-    notes = " ".join(caught.value.__notes__)
-    assert "training corpus, source side" in notes
-    assert "data.overlong" in notes
+    found = re.search(r"the longest has 5: (.*), line (\d+)\. Raise .* or set data\.overlong to", str(caught.value))
+    assert found[1] == str(experiment.parent / "train.source")
+    assert len((experiment.parent / "train.source").read_text().splitlines()[int(found[2]) - 1].split()) == 4
 
 
 def test_overlong_in_the_validation_corpus(experiment, tmp_path):
@@ -244,9 +282,8 @@ def test_overlong_in_the_validation_corpus(experiment, tmp_path):
     source = experiment.parent / "valid.source"
     long = tmp_path / "valid.source"
     long.write_text(source.read_text().replace("\n", " a b c d e\n", 1))
-    with pytest.raises(ValueError, match=r"longer|exceed|pieces|bucket") as caught:
+    with pytest.raises(ValueError, match=rf"validation corpus: 1 of 6 source .* has 7: {long}, line 1\. Raise"):
         Experiment(configure(experiment, data__valid_source=long), tmp_path / "run")
-    assert "validation corpus, source side" in " ".join(caught.value.__notes__)
 
 
 def test_overlong_truncated_or_skipped(experiment, tmp_path, capsys):
