@@ -52,7 +52,8 @@ class SplitModel:
             spreads no single operation over them: see `threads.use_cores`. Operations on unrolled steps are too short
             to be shared, and a core that works on its own rows shares nothing. The threads don't see a `tf.device`
             scope of the caller.
-        jit_compile: True if XLA compiles the part graphs, when each is first called. Their shapes are static then.
+        jit_compile: True if XLA compiles the part graphs, in `build` or when each is first called. Their shapes are
+            static then.
         rows: With `jit_compile`, the number of rows that every part graph takes: groups are cut into pieces of so many,
             and the last is filled with empty rows. About what a bucket holds of a batch wastes least.
         context_buckets: With `jit_compile`, the number of lengths to which what a part reads of another is padded. With
@@ -63,6 +64,7 @@ class SplitModel:
     Attributes:
         row_multiple: The number that rows of a group are rounded up to a multiple of.
         threads: The number of groups that run at once.
+        jit_compile: True if XLA compiles the part graphs.
 
     Raises:
         ValueError: The parts can't be wired as the nodes say; or `rows` and `context_buckets` are out of range, or
@@ -93,7 +95,7 @@ class SplitModel:
     ):
         if threads < 1 or row_multiple < 1:
             raise ValueError(f"SplitModel was given {threads=} and {row_multiple=}; expected 1 or more of each.")
-        self.row_multiple, self.threads = row_multiple, threads
+        self.row_multiple, self.threads, self.jit_compile = row_multiple, threads, jit_compile
         self._wiring = Wiring(nodes)
         _check_compilation(jit_compile, rows, context_buckets, row_multiple)
         self._wiring.check_fields(fields or {})
@@ -300,17 +302,23 @@ class SplitModel:
         """
         return self._graphs.output_specs(name)
 
-    def build(self, progress: bool = True) -> None:
-        """Build the part graphs of all buckets for training, at most one for each part and bucket.
+    def build(self, progress: bool = True, inference: bool = False) -> None:
+        """Build the part graphs of all buckets, at most one for each part and bucket.
+
+        With `jit_compile` XLA compiles them too, which takes seconds for each. Otherwise it would do so when a batch
+        first meets a bucket.
 
         Args:
             progress: True to show a bar.
+            inference: True to build what `losses` and `infer` run as well as what `loss_and_gradients` does.
         """
-        with tqdm(self._graphs.keys(), desc="building part graphs", unit="graph", disable=not progress) as bar:
+        task = "compiling" if self.jit_compile else "building"
+        with tqdm(self._graphs.keys(), desc=f"{task} part graphs", unit="graph", disable=not progress) as bar:
             for name, *lengths in bar:
                 bar.set_postfix_str(f"{name} {lengths[0]}")
                 graph = self._graphs.get(name, lengths[0], tuple(lengths[1:]))
-                graph.trace("value_and_gradients" if name in self._wiring.losses else "forward")
+                training = "value_and_gradients" if name in self._wiring.losses else "forward"
+                graph.compile(training, *(["infer"] if inference else []))
 
     def _step(self, batch: Fields, names: Iterable[str]) -> BatchStep:
         return BatchStep(

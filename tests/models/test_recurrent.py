@@ -8,6 +8,8 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
+from engine_subjects import as_spec
+from engine_trials import operations
 
 import seq2split as s2s
 from seq2split.models import Encoded, RecurrentDecoder, RecurrentEncoder
@@ -129,6 +131,25 @@ def test_summary_is_the_outputs_at_the_ends(options):
             assert_close(encoded.summary[row], np.concatenate([outputs[length - 1, :half], outputs[0, half:]]))
         else:
             np.testing.assert_array_equal(encoded.summary[row], np.zeros(ENCODED))
+
+
+def operation_count(layer, *specs):
+    """The number of operations of all passes that are traced for XLA."""
+    passes = ["value_and_gradients"] if isinstance(layer, RecurrentDecoder) else ["forward"]
+    graph = s2s.Part(layer).build(*specs, trace=passes, jit_compile=True)
+    functions = [each for traced in graph.passes.values() for each in traced.functions]
+    return sum(operations(each.concrete).total() for each in functions)
+
+
+@pytest.mark.parametrize("make", [make_encoder, *(functools.partial(make_decoder, **DECODERS[at]) for at in (0, 3, 6))])
+def test_what_xla_compiles_has_as_many_operations_for_any_length(make):
+    """It takes more than linearly long for more of them."""
+    layer, encoded = make(), tf.nest.map_structure(as_spec, make_encoded())
+    counts = []
+    for time in (3, 9):
+        field = Sequences(tf.TensorSpec([3, time], tf.int32), tf.TensorSpec([3], tf.int32))
+        counts.append(operation_count(layer, *([encoded] if isinstance(layer, RecurrentDecoder) else []), field))
+    assert counts[0] == counts[1]
 
 
 def test_odd_units_cannot_be_halved():
