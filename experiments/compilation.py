@@ -192,9 +192,10 @@ def plain_loops(setting: Setting) -> Costs:
 
     def build() -> None:
         encoded = tf.nest.map_structure(tf.zeros_like, encoder(zeros(max(setting.lengths))))
-        for length in setting.lengths:
-            tf.function(encode, autograph=False, jit_compile=True)(zeros(length))
-            tf.function(decode, autograph=False, jit_compile=True)(encoded, zeros(length))
+        for inputs in map(zeros, setting.lengths):
+            for run, arguments in ((encode, (inputs,)), (decode, (encoded, inputs))):
+                program = tf.function(run, autograph=False, jit_compile=True)
+                program.get_concrete_function(*arguments)(*arguments)
 
     def zeros(length: int) -> Sequences:
         return tf.nest.map_structure(lambda spec: tf.zeros(spec.shape, spec.dtype), field_spec(setting.rows, length))

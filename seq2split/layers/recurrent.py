@@ -111,7 +111,7 @@ class Recurrent(keras.Layer):
         return self.forward_step(projected, recurred, state)[0]
 
     def recurrent_weights(self) -> list[tf.Tensor]:
-        """Return the values of the recurrent kernel, in the compute dtype, and of the recurrent bias if there is one."""
+        """Return the recurrent kernel in the compute dtype, and the recurrent bias where there is one."""
         kernel = tf.cast(self.recurrent_kernel.value, self.compute_dtype)
         return [kernel] if self.recurrent_bias is None else [kernel, tf.convert_to_tensor(self.recurrent_bias.value)]
 

@@ -29,7 +29,9 @@ def run(order, in_a_loop):
         with tf.GradientTape() as tape, tracing_for_xla(in_a_loop):
             tape.watch(sources)
             given = [inputs, tf.unstack(others)]  # a series is a tensor or a list
-            state, (hidden, totals) = take_steps(step, {"hidden": first, "total": tf.constant(0.0, "float64")}, given, order)
+            state, (hidden, totals) = take_steps(
+                step, {"hidden": first, "total": tf.constant(0.0, "float64")}, given, order
+            )
             results = state["hidden"], state["total"], stacked(hidden), stacked(totals), joined(hidden)
             loss = tf.add_n([tf.reduce_sum(each * normal(*each.shape, seed=4)) for each in results])
         return results, tape.gradient(loss, sources)
