@@ -47,7 +47,6 @@ from seq2split.split.gradients import add_up
 from seq2split.split.sequences import Sequences
 
 BOS = 2
-CONTEXT_BUCKETS = (1, 2, 3)
 JOINT = "joint pairs, XLA"
 LOOPS = "plain loops, XLA"
 TITLES = ("", "graphs", "programs", "building, s", "one pair", "mixed")
@@ -79,6 +78,7 @@ class Setting(NamedTuple):
         units: Of the model.
         vocabulary: Of either side.
         pairs: How many bucket pairs stand for all.
+        contexts: The numbers of context lengths to try.
     """
 
     lengths: tuple[int, ...] = (4, 6, 8, 10, 12, 16)
@@ -86,6 +86,7 @@ class Setting(NamedTuple):
     units: int = 128
     vocabulary: int = 2000
     pairs: int = 6
+    contexts: tuple[int, ...] = (1, 2, 3)
 
     @property
     def sample(self) -> list[Pair]:
@@ -101,7 +102,7 @@ class Setting(NamedTuple):
         return [(source, target) for source in self.lengths for target in self.lengths]
 
 
-QUICK = Setting(lengths=(3, 5), rows=4, units=8, vocabulary=20, pairs=2)
+QUICK = Setting(lengths=(3, 5), rows=4, units=8, vocabulary=20, pairs=2, contexts=(2,))
 LONG = Setting(lengths=(8, 16, 24, 32, 48, 64), units=256, vocabulary=8000)
 
 
@@ -120,8 +121,7 @@ def main() -> None:
     setting = QUICK if options.quick else Setting()
     setting = setting._replace(pairs=options.pairs) if options.pairs else setting
     subjects = {"split, no XLA": split(setting, None), LOOPS: plain_loops(setting), JOINT: joint(setting)}
-    counts = [count for count in CONTEXT_BUCKETS if count <= len(setting.lengths)]
-    subjects |= {f"split, XLA, context_buckets={count}": split(setting, count) for count in counts}
+    subjects |= {f"split, XLA, context_buckets={count}": split(setting, count) for count in setting.contexts}
 
     able = {name: costs for name, costs in subjects.items() if costs.step}
     one_pair = measure(able, [batch_of(setting, [pair] * setting.rows) for pair in setting.sample], options.rounds)

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from engine_subjects import SUBJECTS, Case, Subject, floats, integers, variable
-from engine_trials import Trial, values, weighted_sum, weights_like
+from engine_trials import Trial, operations, values, weighted_sum, weights_like
 
 from seq2split.engine import Part, policies
 from seq2split.engine.passes import ForwardPass
@@ -198,6 +198,18 @@ def test_loop_residuals_are_dense_and_their_bytes_are_known(name):
     stacked = [each for each in subject.graph.residual_specs if "_dense" in each.name]
     assert stacked
     assert all(each.shape.is_fully_defined() and each.kind == "computed" for each in stacked)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_own_recurrent_layers_are_a_loop_either_way_and_keep_what_they_stack(name):
+    graph = trial(name).graph
+    forward, backward = (operations(each.concrete) for each in graph.passes[ForwardPass].functions)
+    assert [sum(count for kind, count in each.items() if "While" in kind) for each in (forward, backward)] == [1, 1]
+    assert forward["Sigmoid"] > 0
+    assert backward["Sigmoid"] == backward["Tanh"] == 0
+    kept = [each.shape.as_list() for each in graph.residual_specs if each.kind == "computed" and each.shape.rank == 3]
+    assert len(kept) >= 5
+    assert all(shape == [5, 2, 3] for shape in kept)
 
 
 POLICIES = {

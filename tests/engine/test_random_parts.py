@@ -145,7 +145,7 @@ CONTROL: dict[str, Callable] = {
     "switch": lambda x, w, fn, number: tf.switch_case(number % 2, [lambda: fn(x, w), lambda: tf.cos(x)]),
 }
 
-operands = st.integers(0, 9)
+operands = st.integers(0, 3)  # from the newest
 STEPS = st.one_of(
     st.tuples(st.just("unary"), st.sampled_from(sorted(UNARY)), operands),
     st.tuples(st.just("binary"), st.sampled_from(sorted(BINARY)), operands, operands),
@@ -186,7 +186,13 @@ INPUTS = {
 }
 OUTPUTS = ("matrix", "row sums", "total", "integers", "flags", "none", "constant", "number", "variable", "input")
 inputs = st.lists(nests(st.sampled_from(sorted(INPUTS)).map(Leaf)), max_size=3)
-outputs = nests(st.tuples(st.sampled_from(OUTPUTS), operands).map(lambda pair: Leaf("{} {}".format(*pair))))
+any_output = nests(st.tuples(st.sampled_from(OUTPUTS), operands).map(lambda pair: Leaf("{} {}".format(*pair))))
+outputs = st.one_of(any_output, st.tuples(any_output, st.just(Leaf("matrix 0"))), nests(st.just(Leaf("total 0"))))
+
+
+def newest(pool: list, number: int) -> tf.Tensor:
+    """The newest of a pool, or one before it."""
+    return pool[-1 - number % len(pool)]
 
 
 @dataclass(frozen=True)
@@ -248,11 +254,11 @@ class Program:
         pool += [tf.gather(weights.table, each % VOCABULARY)[:1] * pool[0] for each in given["integers"]]
         number = given["number"][0] % 4 if given["number"] else tf.constant(2)
         for kind, name, operand, *other in self.steps:
-            x = pool[operand % len(pool)]
+            x = newest(pool, operand)
             if kind == "unary":
                 pool.append(UNARY[name](x, weights))
             elif kind == "binary":
-                pool.append(BINARY[name](x, pool[other[0] % len(pool)]))
+                pool.append(BINARY[name](x, newest(pool, other[0])))
             else:
                 pool.append(CONTROL[name](x, weights, UNARY[other[0]], number))
         if not training:
@@ -262,7 +268,7 @@ class Program:
     @staticmethod
     def returned(leaf: Leaf, pool: list, flat: list, weights: Weights) -> Any:
         kind, _, number = leaf.rpartition(" ")
-        x = pool[-1 - int(number) % len(pool)]
+        x = newest(pool, int(number))
         return {
             "matrix": lambda: x,
             "row sums": lambda: tf.reduce_sum(x, axis=1),
@@ -277,7 +283,8 @@ class Program:
         }[kind]()
 
 
-programs = st.builds(Program, inputs, st.lists(STEPS, max_size=6), outputs, st.booleans())
+steps = st.integers(0, 8).flatmap(lambda count: st.lists(STEPS, min_size=count, max_size=count))
+programs = st.builds(Program, inputs, steps, outputs, st.booleans())
 saves = st.sampled_from(
     [policies.needed, policies.inputs, policies.everything, policies.products, policies.budget(400, unknown=4)]
 )

@@ -75,8 +75,14 @@ def test_more_context_buckets_cost_compilations_for_less_padding():
     assert compiled.compilations == before
 
 
-def test_recurrent_models_equal_joint():
-    encoder, decoder = models.make_layers(attention="bahdanau", bidirectional=True)
+@pytest.mark.parametrize(
+    "options",
+    [{"cell": "gru", "attention": "bahdanau", "bidirectional": True}, {"cell": "lstm", "attention": "luong"}],
+    ids=["gru-bahdanau", "lstm-luong"],
+)
+def test_recurrent_models_equal_joint(options):
+    """Their steps are in loops, and those of the joint model unrolled."""
+    encoder, decoder = models.make_layers(**options)
     compiled = models.split(encoder, decoder, jit_compile=True, rows=3, threads=2)
     expected = models.joint_of(encoder, decoder)(make_batch().values(), POSITIONS)
     assert_close(compiled.loss_and_gradients(make_batch()), expected)
