@@ -112,13 +112,12 @@ class Recurrent(keras.Layer):
 
     def recurrent_weights(self) -> list[tf.Tensor]:
         """Return the recurrent kernel in the compute dtype, and the recurrent bias where there is one."""
-        kernel = tf.cast(self.recurrent_kernel.value, self.compute_dtype)
-        return [kernel] if self.recurrent_bias is None else [kernel, tf.convert_to_tensor(self.recurrent_bias.value)]
+        kernel, *biases = _read(self.recurrent_kernel, self.recurrent_bias)
+        return [tf.cast(kernel, self.compute_dtype), *biases]
 
     def weight_values(self) -> list[tf.Tensor]:
         """Return the values of the weights; see `recurrence.Cell`."""
-        weights = (self.kernel, self.bias, self.recurrent_kernel, self.recurrent_bias)
-        return [tf.convert_to_tensor(weight.value) for weight in weights if weight is not None]
+        return _read(self.kernel, self.bias, self.recurrent_kernel, self.recurrent_bias)
 
     def holding_bias(self) -> tf.Tensor:
         """Return what holds the state through padding; see `recurrence.Cell`."""
@@ -280,3 +279,8 @@ class GRU(Recurrent):
 
     def _holding_biases(self) -> list[float]:
         return [_SATURATED, 0.0, 0.0]
+
+
+def _read(*weights: keras.Variable | None) -> list[tf.Tensor]:
+    """Return the values of those weights that there are; `tf.cast` alone would leave it to each step to read them."""
+    return [tf.convert_to_tensor(weight.value) for weight in weights if weight is not None]
