@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 
@@ -17,7 +16,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def test_the_first_signal_is_noted(number, capfd):
     with asked_to_stop() as asked:
         assert asked == []
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)
         assert asked == [number]
     assert "once more stops at once" in capfd.readouterr().err
 
@@ -25,9 +24,9 @@ def test_the_first_signal_is_noted(number, capfd):
 @pytest.mark.parametrize("first", SIGNALS)
 def test_the_second_signal_acts_at_once(first):
     with asked_to_stop():
-        os.kill(os.getpid(), first)
+        signal.raise_signal(first)
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_handlers_are_put_back():
