@@ -141,8 +141,9 @@ CONTROL: dict[str, Callable] = {
         lambda i, _: i < number, lambda i, h: (i + 1, fn(h, w) + x), (0, x), maximum_iterations=2
     )[1],
     "while in while": lambda x, w, fn, number: loop(x, w, lambda h, w: loop(h, w, fn, 2), number),
-    "cond": lambda x, w, fn, number: tf.cond(tf.reduce_sum(x) > 0, lambda: fn(x, w), lambda: 2 * x),
-    "switch": lambda x, w, fn, number: tf.switch_case(number % 2, [lambda: fn(x, w), lambda: tf.cos(x)]),
+    # The identities are for those that have a gradient of their own; see test_backward.py.
+    "cond": lambda x, w, fn, number: tf.cond(tf.reduce_sum(x) > 0, lambda: fn(tf.identity(x), w), lambda: 2 * x),
+    "switch": lambda x, w, fn, number: tf.switch_case(number % 2, [lambda: fn(tf.identity(x), w), lambda: tf.cos(x)]),
 }
 
 operands = st.integers(0, 3)  # from the newest
