@@ -52,8 +52,8 @@ class NestedBackward:
             raise ValueError(
                 f"{owner}: TensorFlow can't take its gradients in a function of their own. Where a branch of tf.cond "
                 "or tf.switch_case has a custom gradient (tf.recompute_grad, tf.custom_gradient, tf.nn.silu), what "
-                "that reads must be made in the branch: give it tf.identity(x) for an x from outside; or run both passes "
-                "in one graph, with value_and_gradients."
+                "that reads must be made in the branch: give it tf.identity(x) for an x from outside; or run both "
+                "passes in one graph, with value_and_gradients."
             ) from error
 
     def assemble(self, policy: Policy) -> tuple[GraphFunction, list[tf.Tensor]]:
