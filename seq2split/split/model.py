@@ -18,13 +18,12 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from tqdm.auto import tqdm
 
 from seq2split.engine import PartGraph
 from seq2split.engine.outer_tapes import sealed
 from seq2split.engine.variables import unwrapped
 from seq2split.split.batch_step import BatchStep
-from seq2split.split.context_lengths import ContextLengths
+from seq2split.split.context_lengths import ContextLengths, check_compilation
 from seq2split.split.fields import Fields
 from seq2split.split.grouping import FixedGrouping, FlexibleGrouping
 from seq2split.split.node import Node
@@ -100,7 +99,7 @@ class SplitModel:
             raise ValueError(f"SplitModel was given {threads=} and {row_multiple=}; expected 1 or more of each.")
         self.row_multiple, self.threads, self.jit_compile = row_multiple, threads, jit_compile
         self._wiring = Wiring(nodes)
-        _check_compilation(jit_compile, rows, context_buckets, row_multiple)
+        check_compilation(jit_compile, rows, context_buckets, row_multiple)
         self._wiring.check_fields(fields or {})
         contexts = ContextLengths(self._wiring, context_buckets) if jit_compile else None
         self._grouping = FixedGrouping(rows, contexts) if contexts else FlexibleGrouping(threads, row_multiple)
@@ -317,13 +316,7 @@ class SplitModel:
             progress: True to show a bar.
             inference: True to build what `losses` and `infer` run as well as what `loss_and_gradients` does.
         """
-        task = "compiling" if self.jit_compile else "building"
-        with tqdm(self._graphs.keys(), desc=f"{task} part graphs", unit="graph", disable=not progress) as bar:
-            for name, *lengths in bar:
-                bar.set_postfix_str(f"{name} {lengths[0]}")
-                graph = self._graphs.get(name, lengths[0], tuple(lengths[1:]))
-                training = "value_and_gradients" if name in self._wiring.losses else "forward"
-                graph.compile(training, *(["infer"] if inference else []))
+        self._graphs.build(progress, inference)
 
     def _sealed(self, batch: Fields, results: Nest) -> Nest:
         """Hide results from a tape around the call, which the part graphs that ran in other threads don't know of."""
@@ -334,22 +327,4 @@ class SplitModel:
     def _step(self, batch: Fields, names: Iterable[str]) -> BatchStep:
         return BatchStep(
             batch, names, wiring=self._wiring, graphs=self._graphs, grouping=self._grouping, workers=self._workers
-        )
-
-
-def _check_compilation(jit_compile: bool, rows: int | None, context_buckets: int, row_multiple: int) -> None:
-    if not jit_compile and (rows is not None or context_buckets != 1):
-        raise ValueError(
-            f"SplitModel was given rows = {rows} and context_buckets = {context_buckets}, which fix the shapes of part "
-            "graphs that XLA compiles; give jit_compile=True as well, or leave them out."
-        )
-    if jit_compile and (rows is None or rows < 1 or row_multiple != 1):
-        raise ValueError(
-            f"SplitModel(jit_compile=True) was given rows = {rows} and row_multiple = {row_multiple}; XLA compiles a "
-            "part graph for a fixed number of rows: give it as rows=32, about what a bucket holds of a batch, and "
-            "leave row_multiple out."
-        )
-    if context_buckets < 1:
-        raise ValueError(
-            f"context_buckets = {context_buckets}; expected 1 or more: what a part reads is padded to them."
         )
