@@ -215,6 +215,33 @@ class PartGraph:
             check_choice(f"{self}: the pass to trace", name, PASSES)
             self._traced(PASSES[name])
 
+    def compile(self, *passes: str) -> None:
+        """Have XLA compile passes now that it would otherwise compile when they are first called.
+
+        Each is run on zeros, and the variables that it assigns have their values again afterwards. Without
+        `jit_compile`, and where a dimension is unknown, passes are traced and no more.
+
+        Args:
+            *passes: Any of `forward` (with its backward), `value_and_gradients` and `infer`.
+
+        Raises:
+            ValueError: There is no such pass, or the part can't be traced; see `Part.build`.
+            tf.errors.OpError: XLA can't compile it.
+
+        Example:
+            >>> import keras
+            >>> from seq2split.engine import Part
+            >>> graph = Part(keras.layers.Dense(3)).build(tf.TensorSpec([2, 4], tf.float32), jit_compile=True)
+            >>> graph.compile("forward")
+            >>> graph.compilations  # the forward and the backward
+            2
+        """
+        self.trace(*passes)
+        for name in passes:
+            with self._placed():
+                for function in self.passes[PASSES[name]].functions:
+                    function.compile()
+
     def _scalar(self, loss_ct: float | tf.Tensor) -> tf.Tensor:
         scalar = tf.cast(loss_ct if tf.is_tensor(loss_ct) else tf.constant(loss_ct, tf.float64), tf.float64)
         if scalar.shape.rank != 0:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
+from seq2split.common.compilation import tracing_for_xla
 from seq2split.engine.backward import NestedBackward
 from seq2split.engine.gradients import Gradient, GradientLayout, Tape
 from seq2split.engine.graph_function import GraphFunction
@@ -48,7 +49,8 @@ class TracingContext:
     def trace(self, body: Callable, *further: tf.TensorSpec) -> Any:
         """Return the concrete function of a body that takes the flat inputs, and further tensors after them."""
         function = tf.function(body, jit_compile=self.jit_compile or None)
-        return function.get_concrete_function(*self.inputs.specs, *further)
+        with tracing_for_xla(self.jit_compile):
+            return function.get_concrete_function(*self.inputs.specs, *further)
 
 
 class Pass(ABC):

@@ -16,14 +16,13 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from tqdm.auto import tqdm
 
 from seq2split.buckets import Buckets
 from seq2split.engine import PartGraph
 from seq2split.engine.outer_tapes import sealed
 from seq2split.engine.variables import unwrapped
 from seq2split.split.batch_step import BatchStep
-from seq2split.split.context_lengths import ContextLengths
+from seq2split.split.context_lengths import ContextLengths, check_compilation
 from seq2split.split.fields import Fields
 from seq2split.split.grouping import FixedGrouping, FlexibleGrouping
 from seq2split.split.loss_checks import check_padding, check_sums
@@ -54,7 +53,8 @@ class SplitModel:
             spreads no single operation over them: see `threads.use_cores`. Operations on unrolled steps are too short
             to be shared, and a core that works on its own rows shares nothing. The threads don't see a `tf.device`
             scope of the caller.
-        jit_compile: True if XLA compiles the part graphs, when each is first called. Their shapes are static then.
+        jit_compile: True if XLA compiles the part graphs, in `build` or when each is first called. Their shapes are
+            static then.
         rows: With `jit_compile`, the number of rows that every part graph takes: groups are cut into pieces of so many,
             and the last is filled with empty rows. About what a bucket holds of a batch wastes least.
         context_buckets: With `jit_compile`, the number of lengths to which what a part reads of another is padded. With
@@ -65,6 +65,7 @@ class SplitModel:
     Attributes:
         row_multiple: The number that rows of a group are rounded up to a multiple of.
         threads: The number of groups that run at once.
+        jit_compile: True if XLA compiles the part graphs.
 
     Raises:
         ValueError: The parts can't be wired as the nodes say; or `rows` and `context_buckets` are out of range, or
@@ -95,9 +96,9 @@ class SplitModel:
     ):
         if threads < 1 or row_multiple < 1:
             raise ValueError(f"SplitModel was given {threads=} and {row_multiple=}; expected 1 or more of each.")
-        self.row_multiple, self.threads = row_multiple, threads
+        self.row_multiple, self.threads, self.jit_compile = row_multiple, threads, jit_compile
         self._wiring = Wiring(nodes)
-        _check_compilation(jit_compile, rows, context_buckets, row_multiple)
+        check_compilation(jit_compile, rows, context_buckets, row_multiple)
         self._wiring.check_fields(fields or {})
         self._wiring.check_added_losses(filler=jit_compile or row_multiple > 1)
         contexts = ContextLengths(self._wiring, context_buckets) if jit_compile else None
@@ -292,17 +293,17 @@ class SplitModel:
         """
         return self._graphs.output_specs(name)
 
-    def build(self, progress: bool = True) -> None:
-        """Build the part graphs of all buckets for training, at most one for each part and bucket.
+    def build(self, progress: bool = True, inference: bool = False) -> None:
+        """Build the part graphs of all buckets, at most one for each part and bucket.
+
+        With `jit_compile` XLA compiles them too, which takes seconds for each. Otherwise it would do so when a batch
+        first meets a bucket.
 
         Args:
             progress: True to show a bar.
+            inference: True to build what `losses` and `infer` run as well as what `loss_and_gradients` does.
         """
-        with tqdm(self._graphs.keys(), desc="building part graphs", unit="graph", disable=not progress) as bar:
-            for name, *lengths in bar:
-                bar.set_postfix_str(f"{name} {lengths[0]}")
-                graph = self._graphs.get(name, lengths[0], tuple(lengths[1:]))
-                graph.trace("value_and_gradients" if name in self._wiring.losses else "forward")
+        self._graphs.build(progress, inference)
 
     def _with_longest_buckets(self) -> SplitModel:
         nodes = [
@@ -327,22 +328,4 @@ class SplitModel:
     def _step(self, batch: Fields, names: Iterable[str]) -> BatchStep:
         return BatchStep(
             batch, names, wiring=self._wiring, graphs=self._graphs, grouping=self._grouping, workers=self._workers
-        )
-
-
-def _check_compilation(jit_compile: bool, rows: int | None, context_buckets: int, row_multiple: int) -> None:
-    if not jit_compile and (rows is not None or context_buckets != 1):
-        raise ValueError(
-            f"SplitModel was given rows = {rows} and context_buckets = {context_buckets}, which fix the shapes of part "
-            "graphs that XLA compiles; give jit_compile=True as well, or leave them out."
-        )
-    if jit_compile and (rows is None or rows < 1 or row_multiple != 1):
-        raise ValueError(
-            f"SplitModel(jit_compile=True) was given rows = {rows} and row_multiple = {row_multiple}; XLA compiles a "
-            "part graph for a fixed number of rows: give it as rows=32, about what a bucket holds of a batch, and "
-            "leave row_multiple out."
-        )
-    if context_buckets < 1:
-        raise ValueError(
-            f"context_buckets = {context_buckets}; expected 1 or more: what a part reads is padded to them."
         )

@@ -7,6 +7,7 @@ from threading import RLock
 from typing import Any
 
 import tensorflow as tf
+from tqdm.auto import tqdm
 
 from seq2split.engine import PartGraph
 from seq2split.engine.signature import describe
@@ -60,6 +61,20 @@ class PartGraphs:
             for context in self._context_choices(name)
         ]
 
+    def build(self, progress: bool, inference: bool) -> None:
+        """Trace the part graphs of all keys, and have XLA compile them if it ever does.
+
+        Args:
+            progress: True to show a bar.
+            inference: True for what inference runs as well as training.
+        """
+        task = "compiling" if self.is_compiled else "building"
+        with tqdm(self.keys(), desc=f"{task} part graphs", unit="graph", disable=not progress) as bar:
+            for name, *lengths in bar:
+                bar.set_postfix_str(f"{name} {lengths[0]}")
+                graph = self.get(name, lengths[0], tuple(lengths[1:]))
+                graph.compile(self._training_pass(name), *(["infer"] if inference else []))
+
     def get(self, name: str, length: int, context: tuple[int, ...] = ()) -> PartGraph:
         """Return the part graph of one bucket.
 
@@ -106,9 +121,7 @@ class PartGraphs:
     def trace_any(self, name: str) -> None:
         """Trace one part graph of a part, if none is: so that variables made in the first call exist."""
         if not self._wiring.parts[name].part.traces:
-            self.get(name, self._wiring.lengths(name)[0]).trace(
-                "value_and_gradients" if name in self._wiring.losses else "forward"
-            )
+            self.get(name, self._wiring.lengths(name)[0]).trace(self._training_pass(name))
 
     def position(self, field: str) -> tf.TensorSpec:
         """Return the dtype and shape of one position of a batch field."""
@@ -181,6 +194,9 @@ class PartGraphs:
         return Sequences(
             tf.TensorSpec([rows, length, *position.shape], position.dtype), tf.TensorSpec([rows], tf.int32)
         )
+
+    def _training_pass(self, name: str) -> str:
+        return "value_and_gradients" if name in self._wiring.losses else "forward"
 
     def _context_choices(self, name: str) -> list[tuple[int, ...]]:
         return self._contexts.choices(name) if self._contexts else [()]

@@ -204,6 +204,8 @@ class Trainer:
     def _begin(self, batches: Batches) -> None:
         fingerprint = batches.fingerprint()
         self.say(self._records.restore(fingerprint))
+        if self.model.jit_compile:  # minutes perhaps, which are no part of the first steps
+            self.model.build(self._is_shown, inference=self._validate is not None)
         if not int(self.progress.step):
             self._moving.reset()
             self.model.check_losses(next(batches.stream()))

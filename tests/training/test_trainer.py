@@ -463,6 +463,25 @@ def test_what_is_said(tmp_path, capsys):
     assert "finished after step 1; never validated; 0." in told
 
 
+class Compilations(s2s.Callback):
+    """Notes how many programs XLA has compiled at each step."""
+
+    def __init__(self):
+        self.counts = []
+
+    def on_step(self, trainer, _result):
+        self.counts.append(trainer.model.compilations)
+
+
+def test_xla_compiles_everything_before_the_first_step_and_says_so(capsys):
+    model, noted = make_model(compiled_rows=8), Compilations()
+    validation = make_batches(model)
+    fit(make_trainer(model=model), 2, validation=validation, callbacks=[noted], progress=True)
+    assert "compiling part graphs: 100%" in capsys.readouterr().err
+    assert noted.counts == [(2 * 2 + 2) + (2 + 2)] * 2
+    assert model.compilations == noted.counts[0]
+
+
 def test_texts_for_tensorboard(tmp_path):
     class Note(s2s.Callback):
         def on_step(self, trainer, _result):
