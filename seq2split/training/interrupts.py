@@ -6,7 +6,10 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_GRACE = 1.0  # seconds in which an exception may end the process before it is ended without one
 
 
 class Interrupted(Exception):  # noqa: N818 it is no error
@@ -15,24 +18,77 @@ class Interrupted(Exception):  # noqa: N818 it is no error
 
 @contextmanager
 def asked_to_stop() -> Iterator[list[int]]:
-    """Collect the first interrupt or termination signal, so that the step can end; a second one acts at once.
+    """Collect the first signal that asks to stop, so that the step can end; a second one acts at once.
 
-    Outside the main thread, which alone can handle signals, nothing is collected.
+    A terminal that is closed sends SIGHUP, and its shell once more, so a further one of these is none; where it is
+    ignored, as under nohup, it stays so. Outside the main thread, which alone can handle signals, nothing is collected.
     """
     asked: list[int] = []
     before = {}
 
     def note(number: int, _frame: object) -> None:
-        asked.append(number)
-        for each, handler in before.items():
-            signal.signal(each, handler)
-        os.write(2, b"\nstopping after this step; once more stops at once\n")  # print may be what was interrupted
+        if not asked:
+            asked.append(number)
+            for each, handler in before.items():
+                signal.signal(each, handler if each != signal.SIGHUP else note)
 
-    is_main = threading.current_thread() is threading.main_thread()
-    for number in (signal.SIGINT, signal.SIGTERM) if is_main else ():
-        before[number] = signal.signal(number, note)
+    if threading.current_thread() is threading.main_thread():
+        for number in _SIGNALS:
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                before[number] = signal.signal(number, note)
+    with _watched() if before else nullcontext():
+        try:
+            yield asked
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@contextmanager
+def _watched() -> Iterator[None]:
+    """Have a thread answer signals at once: Python handles them between two of its own instructions.
+
+    A compilation by XLA is one instruction, and may take minutes.
+    """
+    readable, writable = os.pipe()
+    os.set_blocking(writable, False)
+    before = signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
+    over = threading.Event()
+    thread = threading.Thread(target=_watch, args=(readable, before, over), name="signals", daemon=True)
+    thread.start()
     try:
-        yield asked
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        over.set()
+        signal.set_wakeup_fd(before)
+        os.close(writable)
+        thread.join()
+        os.close(readable)
+
+
+def _watch(readable: int, before: int, over: threading.Event) -> None:
+    """Tell of the first signal, and end the process at the second, if no exception has done so."""
+    count = 0
+    while byte := os.read(readable, 1):
+        if before != -1:
+            with suppress(OSError):
+                os.write(before, byte)  # whoever was woken up by signals still is
+        number = byte[0]
+        if number not in _SIGNALS:
+            continue
+        count += number != signal.SIGHUP or not count
+        if count == 1:
+            _tell(b"\nstopping after this step; once more stops at once\n")
+        elif number != signal.SIGHUP and not over.wait(_GRACE):
+            os._exit(128 + number)
+
+
+def _tell(text: bytes) -> None:
+    """Write to standard error; where a terminal is gone, what follows must not fail for that."""
+    for number, data in ((2, text), (1, b"")):
+        try:
+            os.write(number, data)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, number)
+            os.close(nowhere)

@@ -39,9 +39,10 @@ def train(chosen: argparse.Namespace) -> None:
     with _configuration(chosen.config) as path:
         config = load(path, chosen.set)
         run = chosen.run or str(Path("runs", Path(path).stem))
-        threads = use_cores()
-        experiment = Experiment(config, run, threads)
-        experiment.train()
+        threads, directory = use_cores(), RunDirectory(run)
+        with directory.lock.held():
+            experiment = Experiment(config, directory, threads, changed_corpus=chosen.changed_corpus)
+            experiment.train()
     if config.training.samples and experiment.validation.can_translate:
         print("\nTranslations by the best model:\n")
         print(experiment.samples(Translator.load(run, threads)))

@@ -10,8 +10,9 @@ from seq2split.config.objects import make_update_rules
 from seq2split.corpus import Batches, Corpus
 from seq2split.corpus.admission import admit_corpus
 from seq2split.corpus.parallel_text import read_parallel
+from seq2split.runs.directory import RunDirectory
 from seq2split.training import Callback, Trainer
-from seq2split.training.trainer import say
+from seq2split.training.messages import say
 from seq2split.translation.experiment_files import ExperimentFiles
 from seq2split.translation.translator import Translator
 from seq2split.translation.validation import Validation
@@ -22,8 +23,11 @@ class Experiment:
 
     Args:
         config: The configuration.
-        path: The run directory; a run that it holds is resumed.
+        run: The run directory; a run that it holds is resumed. Whoever gives a `RunDirectory` may hold its lock from
+            before the experiment is made until it is trained.
         threads: The number of threads that share the work; see `SplitModel`.
+        changed_corpus: True to go on with other sentences than before, in the files that the configuration names or in
+            others; what changed is recorded.
 
     Attributes:
         translator: The model that is trained.
@@ -31,16 +35,21 @@ class Experiment:
         trainer: The trainer.
 
     Raises:
+        BlockingIOError: The run is being trained.
         ConfigError: The directory holds a run of another model or of other data.
         ValueError: A file of the configuration is wrong, or a sentence is longer than the last bucket.
     """
 
-    def __init__(self, config: Config, path: str | Path, threads: int = 1):
-        self._config, files = config, ExperimentFiles(path)
-        changed = files.freeze(config)
-        if changed:
-            say(f"changed in this run: {', '.join(changed)}")
-        corpus, self.translator = prepare(config, files, threads)
+    def __init__(
+        self, config: Config, run: str | Path | RunDirectory, threads: int = 1, *, changed_corpus: bool = False
+    ):
+        self._config, self._changed_corpus = config, changed_corpus
+        self._files = ExperimentFiles(run)
+        with self._files.run.lock.held():
+            changed = self._files.freeze(config, changed_corpus)
+            if changed:
+                say(f"changed in this run: {', '.join(changed)}")
+            corpus, self.translator = prepare(config, self._files, threads)
         self.validation = Validation(config, self.translator)
         if self.validation.note:
             say(self.validation.note)
@@ -53,12 +62,13 @@ class Experiment:
             model,
             optimizer,
             groups=groups,
-            run=path,
+            run=self._files.run,
             clip_norm=settings.clip_norm,
             accumulate=settings.accumulate,
             ema=settings.ema,
             average=settings.average,
             average_of=settings.average_of,
+            most_left_out=settings.most_left_out,
         )
 
     def train(self) -> None:
@@ -66,7 +76,9 @@ class Experiment:
 
         Raises:
             Interrupted: It was asked to stop, and has saved where it stands.
-            FloatingPointError: The gradients are not finite.
+            FloatingPointError: The loss or the gradients were not finite in too many steps.
+            BlockingIOError: The run is being trained.
+            OSError: The run directory can't be written; the last checkpoint stands.
         """
         settings = self._config.training
         if settings.build_ahead:
@@ -82,6 +94,7 @@ class Experiment:
             checkpoint_every=settings.checkpoint_every,
             log_every=settings.log_every,
             callbacks=[_Samples(self)] if settings.samples and self.validation.can_translate else [],
+            changed_batches=self._changed_corpus,
         )
 
     def samples(self, translator: Translator) -> str:
