@@ -296,7 +296,7 @@ HARMS = {
     "candidate": lambda run: (run / "candidates" / "8" / "ckpt-8.index").write_bytes(b"x"),
     "figures": lambda run: (run / "candidates" / "figures.json").write_text("{"),
     "figures lost": lambda run: (run / "candidates" / "figures.json").unlink(),
-    "figure": lambda run: replace(run / "candidates" / "figures.json", "0.", "1."),
+    "figure": lambda run: replace(run / "candidates" / "figures.json", "-1.8", "-1.7"),
     "batches": lambda run: (run / "batches.json").write_text("{"),
     "batches lost": lambda run: (run / "batches.json").unlink(),
     "batch": lambda run: replace(run / "batches.json", "60", "61"),

@@ -503,7 +503,7 @@ def test_a_step_that_is_not_finite_is_left_out(tmp_path, monkeypatch, capsys, ba
     history = fit(trainer, 4, log_every=2, progress=True, callbacks=[watch])
     told = capsys.readouterr().err
     assert f"left out: in step 3 the loss is {'nan' if what == 'loss' and bad != bad else ''}" in told
-    assert re.search(r"; batch 3 of epoch 1, lines \d+(, \d+)* of the corpus", told)
+    assert re.search(r"; batch \d of epoch \d, lines \d+(, \d+)*( and \d+ others)? of the corpus", told)
     if what == "gradients":
         assert re.search(r"the gradient norm is (nan|inf); the largest gradient is (nan|inf), of encoder/\S+;", told)
     assert [step for step, _ in states] == [1, 2, 4]
