@@ -20,7 +20,7 @@ from seq2split.runs.digests import digest_of
 from seq2split.runs.directory import RunDirectory
 from seq2split.training.messages import say
 from seq2split.translation.architectures import source_digest
-from seq2split.translation.made_files import MadeFiles, Maker
+from seq2split.translation.made_files import MODELS, MadeFiles, Maker
 
 _MAY_CHANGE = re.compile(
     r"search\.|training\.(?!criterion$|ema$)"  # the best figure is measured in the one, and the other has a past
@@ -105,7 +105,7 @@ class ExperimentFiles:
                 f"{corpus}: give the new one another directory with --run, or set the old values to resume the old one."
             )
         if not is_trained and (fixed or (before is None and fault and self._config.exists())):
-            self._made.forget([self.path / f"{name}.model" for name in ("joint", *_PARTS)] + [self._buckets])
+            self._made.forget([*(self.path / name for name in MODELS), self._buckets])
         change = self.architecture_change(config)
         if change and is_trained:
             raise ConfigError(f"{change} Restore it, or give another directory with --run.")
@@ -121,7 +121,7 @@ class ExperimentFiles:
         try:
             return load(self._config) if self._config.exists() else None, fault
         except (ValueError, OSError) as error:
-            return None, f"{self._config} is damaged: {error}"
+            return None, fault or f"{self._config} is damaged: {str(error).splitlines()[0]}"
 
     def architecture_change(self, config: Config) -> str | None:
         """Return what is wrong if the file of an architecture of one's own is another than the run was started with.

@@ -11,6 +11,9 @@ from seq2split.runs.digests import digest, digest_of, read_digests, write_digest
 from seq2split.runs.directory import RunDirectory
 from seq2split.training.messages import say
 
+MODELS = ("joint.model", "source.model", "source2.model", "target.model")
+_NAMES = {*MODELS, "config.toml", "buckets.json", "architecture.digest"}
+
 
 class Maker(NamedTuple):
     """A way to make a file.
@@ -47,7 +50,7 @@ class MadeFiles:
     def known(self, path: Path) -> str | None:
         """Return the digest that a file was written with, if that is known."""
         try:
-            return read_digests(self._digests).get(path.name)
+            return self._read_digests().get(path.name)
         except ValueError as error:
             if not self._is_told:
                 say(f"{error} Whether the configuration, vocabularies and buckets are as they were, isn't known.")
@@ -98,7 +101,7 @@ class MadeFiles:
             if is_trained:
                 say(f"{fault}: it is made again, and is the same as before")
             return data
-        raise ValueError(self._explain(path, fault, bool(makers)))
+        raise ValueError(self._explain(path, fault, writes))
 
     def _explain(self, path: Path, fault: str, was_tried: bool) -> str:
         if not self._run.has_checkpoint():
@@ -113,9 +116,15 @@ class MadeFiles:
             "certain."
         )
 
+    def _read_digests(self) -> dict[str, str]:
+        found = read_digests(self._digests)
+        if not found.keys() <= _NAMES:
+            raise ValueError(f"{self._digests} is damaged: it lists {', '.join(found.keys() - _NAMES)}.")
+        return found
+
     def _note(self, name: str, found: str) -> None:
         try:
-            digests = read_digests(self._digests)
+            digests = self._read_digests()
         except ValueError:
             digests = {}
         if digests.get(name) != found:
