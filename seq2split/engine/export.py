@@ -14,6 +14,7 @@ import tensorflow as tf
 from seq2split.engine.part_graph import PartGraph
 from seq2split.engine.passes import PASSES, ForwardPass, InferencePass, LossPass, Pass
 from seq2split.engine.signature import differentiable, tensor_spec
+from seq2split.engine.variables import unwrapped
 
 Nest = Any
 P = TypeVar("P", bound=Pass)
@@ -41,7 +42,7 @@ class Exported(tf.Module):
         super().__init__(name="part")
         for graph in graphs:
             graph.trace(*([] if LossPass in graph.passes else ["forward"]), "infer")
-        self.trained = [getattr(variable, "value", variable) for variable in graphs[0].variables]
+        self.trained = [unwrapped(variable) for variable in graphs[0].variables]
         found = {id(each): each for graph in graphs for traced in graph.passes.values() for each in traced.run.read}
         self.read = list(found.values())
         self._graphs = _Graphs(graphs)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 import tensorflow as tf
 
+from seq2split.engine.python_functions import differentiated
 from seq2split.engine.signature import Signature, differentiable
+from seq2split.engine.variables import unwrapped
 
 Nest = Any
 Gradient = tf.Tensor | tf.IndexedSlices | None
@@ -20,14 +21,16 @@ class Tape:
     Args:
         inputs: The input tensors.
         variables: The variables that get gradients.
+        owner: Who errors speak of, such as `part 'encoder'`.
 
     Attributes:
         recording: The `tf.GradientTape`, to be entered around the part.
         variables: The variables as TensorFlow's.
     """
 
-    def __init__(self, inputs: Sequence[tf.Tensor], variables: list):
-        self.variables = [v.value if isinstance(v, keras.Variable) else v for v in variables]
+    def __init__(self, inputs: Sequence[tf.Tensor], variables: list, owner: str):
+        self._owner = owner
+        self.variables = [unwrapped(variable) for variable in variables]
         self._inputs = inputs
         self._sources = [tensor for tensor in inputs if differentiable(tensor)] + self.variables
         # Only what is named is watched: a frozen variable must cost no residual.
@@ -39,13 +42,29 @@ class Tape:
             self.recording.watch(source)
 
     def gradients(self, outputs: list[tf.Tensor], cotangents: list[tf.Tensor]) -> list[Gradient]:
-        """Return the gradients of the outputs: one entry for each input and then for each variable."""
+        """Return the gradients of the outputs: one entry for each input and then for each variable.
+
+        Raises:
+            ValueError: They would flow through a `tf.py_function`.
+        """
         found: list[Gradient] = [None] * len(self._sources)
         if outputs and self._sources:
+            graph = tf.compat.v1.get_default_graph()
+            before = differentiated(graph)
             found = self.recording.gradient(outputs, self._sources, output_gradients=cotangents)
+            self._check_no_python(differentiated(graph) - before)
         count = len(self._sources) - len(self.variables)
         dense = iter([g if g is None else tf.convert_to_tensor(g) for g in found[:count]])
         return [next(dense) if differentiable(tensor) else None for tensor in self._inputs] + found[count:]
+
+    def _check_no_python(self, differentiated: set[str]) -> None:
+        if differentiated:
+            raise ValueError(
+                f"{self._owner}: gradients would flow through a tf.py_function, which TensorFlow differentiates by the "
+                "tape of its last run, whichever forward the backward belongs to. Compute it with TensorFlow's "
+                "operations, give it a backward with tf.custom_gradient, or stop the gradient before it with "
+                "tf.stop_gradient."
+            )
 
 
 class GradientLayout:

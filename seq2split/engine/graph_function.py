@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import tensorflow as tf
 
+from seq2split.engine.python_functions import runs_python
 from seq2split.engine.signature import tensor_spec
 
 
@@ -37,6 +39,8 @@ class GraphFunction:
         self.by_xla = concrete.function_def.attr["_XlaMustCompile"].b
         self._called, self._captured = _within_another(concrete) if self.by_xla else (concrete, captured)
         specs = concrete.inputs if self.by_xla else []
+        # An outer gradient tape must not see the call; but the pause would hold for a tape in a Python function too.
+        self._hidden = nullcontext if runs_python(concrete.graph) else tf.init_scope
         self._is_static = all(each.shape.is_fully_defined() for each in specs)
         self._shapes: set[tuple] = set()
 
@@ -56,7 +60,7 @@ class GraphFunction:
                 "a part graph was called while another graph is being traced; part graphs are called eagerly: take the "
                 "call out of the surrounding tf.function"
             )
-        with tf.init_scope():  # an outer gradient tape must not see the call
+        with self._hidden():
             return self._counted(flat) if self.by_xla else self.within(flat)
 
     def within(self, flat: list[tf.Tensor]) -> list[tf.Tensor]:

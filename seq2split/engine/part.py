@@ -11,13 +11,13 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from seq2split.engine import policies
 from seq2split.engine.export import Exported
 from seq2split.engine.part_function import PartFunction
 from seq2split.engine.part_graph import PartGraph
+from seq2split.engine.variables import unwrapped
 
 Nest = Any
 
@@ -89,10 +89,7 @@ class Part:
     @property
     def variables(self) -> list:
         """All variables that are known: those of `fn`, those that were named, and those that its graphs read."""
-        found = {
-            id(variable.value if isinstance(variable, keras.Variable) else variable): variable
-            for variable in self._function.variables
-        }
+        found = {id(unwrapped(variable)): variable for variable in self._function.variables}
         for graph in self._held():
             for traced in graph.passes.values():
                 for variable in traced.run.read:

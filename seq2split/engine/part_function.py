@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import keras
 import tensorflow as tf
+
+from seq2split.engine.training_flag import TrainingFlag
+from seq2split.engine.variables import unwrapped
 
 Nest = Any
 
@@ -38,15 +39,22 @@ class PartFunction:
         self.name = str(name or getattr(fn, "name", None) or getattr(fn, "__name__", None) or type(fn).__name__)
         self.traces = 0
         self.is_settled = False
+        self._has_created = False
         self._given = None if variables is None else list(variables)
         self._owner = fn if hasattr(fn, "trainable_variables") else getattr(fn, "__self__", None)
-        self._takes_training = isinstance(fn, keras.Layer) or _has_argument(fn, "training")
+        self._flag = TrainingFlag(fn, self.name)
 
     @property
     def trainable_variables(self) -> list:
         """The variables that get gradients; those of an unbuilt Keras layer exist once it has been traced."""
         candidates = getattr(self._owner, "trainable_variables", []) if self._given is None else self._given
         return [variable for variable in candidates if variable.trainable]
+
+    @property
+    def frozen_variables(self) -> list:
+        """The variables that would get gradients if they were trainable."""
+        candidates = getattr(self._owner, "variables", []) if self._given is None else self._given
+        return [variable for variable in candidates if not variable.trainable]
 
     @property
     def variables(self) -> list:
@@ -57,9 +65,15 @@ class PartFunction:
         """Call the callable while a graph is traced."""
         self.traces += 1
         with tf.variable_creator_scope(self._create):
-            if self._takes_training:
-                return self.fn(*args, training=training)
-            return self.fn(*args)
+            return self.fn(*args, **self._flag.arguments(training))
+
+    def is_to_call_again(self, error: TypeError) -> bool:
+        """Return whether a call failed only because it was told that it trains, and is to be made without."""
+        if self._has_created:  # variables that TensorFlow initializes when a trace has succeeded
+            return False
+        again = self._flag.withdraw(error)
+        self.traces -= again  # as if that call had not been made
+        return again
 
     @contextmanager
     def tracing(self) -> Iterator[None]:
@@ -84,18 +98,21 @@ class PartFunction:
         """Check that somebody has named the trainable variables that a trace has read.
 
         Raises:
-            ValueError: Nobody has: neither the callable owns variables, nor was a list of them given.
+            ValueError: Nobody has: the callable doesn't own them, and no list of variables was given.
         """
-        names = [variable.name for variable in variables]
-        if self._given is None and not hasattr(self._owner, "trainable_variables") and names:
+        owned = {id(unwrapped(variable)) for variable in getattr(self._owner, "variables", [])}
+        names = [variable.name for variable in variables if id(variable) not in owned]
+        if self._given is None and names:
             raise ValueError(
-                f"part {self.name!r} reads trainable variables that nobody named: {', '.join(names)}. Name those "
-                "that get gradients with Part(fn, variables=[...]); the empty list freezes them all."
+                f"part {self.name!r} reads trainable variables that nobody named, so that they would get no gradients: "
+                f"{', '.join(names)}. Name those that get gradients with Part(fn, variables=[...]); the empty list "
+                "freezes them all. Or let a layer own them: what add_weight makes, and layers that are attributes."
             )
 
     def _create(self, next_creator: Callable, **kwargs: Any) -> tf.Variable:
         if self.traces > 1:
             raise self._creation_error([kwargs.get("name") or "a variable"])
+        self._has_created = True
         return next_creator(**kwargs)
 
     def _creation_error(self, names: list[str]) -> ValueError:
@@ -107,10 +124,3 @@ class PartFunction:
 
     def _owned(self) -> dict[int, str]:
         return {id(variable): variable.name for variable in getattr(self._owner, "variables", [])}
-
-
-def _has_argument(fn: Callable, name: str) -> bool:
-    try:
-        return name in inspect.signature(fn).parameters
-    except (TypeError, ValueError):  # built-in functions have no signature
-        return False

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import tensorflow as tf
 
 from seq2split.common.choices import check_choice
+from seq2split.engine.outer_tapes import sealed
 from seq2split.engine.part_function import PartFunction
 from seq2split.engine.passes import PASSES, ForwardPass, InferencePass, LossPass, Pass, TracingContext
 from seq2split.engine.policies import Policy
@@ -36,7 +37,8 @@ class PartGraph:
     """A part built for one signature: its forward and its backward. Made by `Part.build`.
 
     The methods are called eagerly: a part graph is already a graph, and one `tf.function` around several of them would
-    only optimize them again for every combination. An outer `tf.GradientTape` doesn't see the calls.
+    only optimize them again for every combination. An outer `tf.GradientTape` can't see into the calls: to
+    differentiate through them by it is an error.
 
     Args:
         function: The part's callable with its variables.
@@ -67,6 +69,7 @@ class PartGraph:
         self._live: weakref.WeakSet[Residuals] = weakref.WeakSet()
         self.jit_compile = jit_compile
         self.variables: list = function.trainable_variables
+        self._frozen: list = []
         self.passes: dict[type[Pass], Any] = {}
         self.traces = 0
 
@@ -118,16 +121,18 @@ class PartGraph:
             The outputs, in the nest that the part returns, and the residuals, to be used by one `backward`.
 
         Raises:
-            ValueError: The inputs differ from what the graph was built for in nest, shape or dtype.
+            ValueError: The inputs differ from what the graph was built for in nest, shape or dtype; or variables were
+                frozen or made trainable since it was traced.
         """
         traced = self._traced(ForwardPass)
+        self._check_trainable()
         with self._placed():
             flat = self._inputs.flatten(inputs)
             outputs, kept = traced.split(traced.run(flat))
         shapes = [tensor.shape for tensor in outputs]
         residuals = Residuals(self, traced.bind(flat, outputs, kept), traced.held(kept), shapes)
         self._live.add(residuals)
-        return ForwardResult(traced.outputs.pack(outputs), residuals)
+        return ForwardResult(traced.outputs.pack(self._sealed(outputs, flat, traced)), residuals)
 
     def backward(self, residuals: Residuals, outputs_ct: Nest) -> BackwardResult:
         """Take the cotangents of the outputs to the inputs and variables. No forward operation runs again.
@@ -150,6 +155,7 @@ class PartGraph:
         with self._placed():
             cotangents = traced.outputs.cotangents(outputs_ct, residuals.output_shapes)
             flat = traced.backward(cotangents + residuals.tensors)
+            flat = self._sealed(flat, cotangents, traced)
         residuals.release()
         return BackwardResult(*traced.gradients.pack(flat))
 
@@ -165,13 +171,15 @@ class PartGraph:
             reported; and the input cotangents and gradients.
 
         Raises:
-            ValueError: The inputs differ from what the graph was built for in nest, shape or dtype; or the part's
-                first output is not a scalar.
+            ValueError: The inputs differ from what the graph was built for in nest, shape or dtype; variables were
+                frozen or made trainable since it was traced; or the part's first output is not a scalar.
         """
         traced = self._traced(LossPass)
+        self._check_trainable()
         with self._placed():
             flat = self._inputs.flatten(inputs)
-            outputs, gradients = traced.split(traced.run([*flat, self._scalar(loss_ct)]))
+            results = traced.run([*flat, self._scalar(loss_ct)])
+            outputs, gradients = traced.split(self._sealed(results, flat, traced))
         return LossResult(traced.outputs.pack(outputs), *traced.gradients.pack(gradients))
 
     def infer(self, *inputs: Nest) -> Nest:
@@ -188,7 +196,8 @@ class PartGraph:
         """
         traced = self._traced(InferencePass)
         with self._placed():
-            return traced.outputs.pack(traced.run(self._inputs.flatten(inputs)))
+            flat = self._inputs.flatten(inputs)
+            return traced.outputs.pack(self._sealed(traced.run(flat), flat, traced))
 
     def trace(self, *passes: str) -> None:
         """Trace passes now that would otherwise be traced when they are first called.
@@ -249,19 +258,41 @@ class PartGraph:
 
     def _trace_once(self, kind: type[P]) -> P:
         self._watched()
-        return kind(TracingContext(self._call, self._inputs, self._watched, self._save, self.jit_compile))
+        context = TracingContext(self._call, self._inputs, self._watched, self._save, self.jit_compile)
+        try:
+            return kind(context)
+        except TypeError as error:
+            if not self._function.is_to_call_again(error):
+                raise
+        return kind(context)
 
     def _call(self, args: tuple[Nest, ...], training: bool) -> Nest:
+        outputs = self._function(args, training)
         self.traces += 1
-        return self._function(args, training)
+        return outputs
 
     def _watched(self) -> list:
         if not self.passes:  # later passes keep to the variables of the first
-            self.variables = self._function.trainable_variables
+            self.variables, self._frozen = self._function.trainable_variables, self._function.frozen_variables
         return self.variables
+
+    def _check_trainable(self) -> None:
+        frozen = [variable.name for variable in self.variables if not variable.trainable]
+        thawed = [variable.name for variable in self._frozen if variable.trainable]
+        if frozen or thawed:
+            changes = {"frozen": frozen, "made trainable": thawed}
+            told = " and ".join(f"{', '.join(names)} {how}" for how, names in changes.items() if names)
+            raise ValueError(
+                f"{self}: its gradients are those of the variables that were trainable when it was traced, but since "
+                f"then {told}. Set trainable before the first call, or make the part (and the model) anew; to freeze "
+                "for a while, leave the gradients out, or give the trainer an UpdateRule."
+            )
 
     def _has_new_variables(self) -> bool:
         return [id(each) for each in self.variables] != [id(each) for each in self._function.trainable_variables]
+
+    def _sealed(self, results: list[tf.Tensor], inputs: list[tf.Tensor], traced: Pass) -> list[tf.Tensor]:
+        return sealed(results, [*inputs, *traced.run.variables], str(self))
 
     def _placed(self) -> Any:
         return tf.device(self._device) if self._device else nullcontext()

@@ -118,7 +118,7 @@ class LossPass(Pass):
 
     def __init__(self, context: TracingContext):
         def body(*flat):
-            tape = Tape(flat[:-1], context.variables())
+            tape = Tape(flat[:-1], context.variables(), context.inputs.owner)
             with tape.recording:
                 tape.watch()
                 structure = context.call(context.inputs.pack(flat[:-1]), True)
@@ -158,7 +158,7 @@ class ForwardPass(Pass):
 
     def __init__(self, context: TracingContext):
         def body(*flat):
-            tape = Tape(flat, context.variables())
+            tape = Tape(flat, context.variables(), context.inputs.owner)
             with tape.recording:
                 tape.watch()
                 structure = context.call(context.inputs.pack(flat), True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Collection, Iterable, Mapping
+from itertools import chain
 from typing import Any
 
 import keras
@@ -20,6 +21,8 @@ import tensorflow as tf
 from tqdm.auto import tqdm
 
 from seq2split.engine import PartGraph
+from seq2split.engine.outer_tapes import sealed
+from seq2split.engine.variables import unwrapped
 from seq2split.split.batch_step import BatchStep
 from seq2split.split.context_lengths import ContextLengths
 from seq2split.split.fields import Fields
@@ -186,7 +189,8 @@ class SplitModel:
             if not set(self._wiring.upstream(name)) <= set(frozen):
                 step.backward(name)
         losses = step.losses(weights)
-        return LossAndGradients(losses.loss, losses.metrics, losses.weights, step.gradients(frozen))
+        loss, metrics, gradients = self._sealed(batch, (losses.loss, losses.metrics, step.gradients(frozen)))
+        return LossAndGradients(loss, metrics, losses.weights, gradients)
 
     def losses(self, batch: Fields) -> BatchLosses:
         """Return the loss and the metrics of a batch, every part in inference.
@@ -200,7 +204,8 @@ class SplitModel:
         step = self._step(batch, self._wiring.parts)
         for name in self._wiring.parts:
             step.infer(name)
-        return step.losses(step.weights())
+        losses = step.losses(step.weights())
+        return BatchLosses(*self._sealed(batch, (losses.loss, losses.metrics)), losses.weights)
 
     def weights(self, batch: Fields) -> dict[str, float]:
         """Return the number by which the summed loss of each part with a loss is divided.
@@ -266,7 +271,7 @@ class SplitModel:
         step = self._step(batch, needed)
         for part in needed:
             step.infer(part)
-        return step.in_order(name)
+        return self._sealed(batch, step.in_order(name))
 
     def apply_gradients(
         self,
@@ -311,6 +316,12 @@ class SplitModel:
                 bar.set_postfix_str(f"{name} {lengths[0]}")
                 graph = self._graphs.get(name, lengths[0], tuple(lengths[1:]))
                 graph.trace("value_and_gradients" if name in self._wiring.losses else "forward")
+
+    def _sealed(self, batch: Fields, results: Nest) -> Nest:
+        """Hide results from a tape around the call, which the part graphs that ran in other threads don't know of."""
+        parts = (variable for part in self._wiring.parts.values() for variable in part.part.trainable_variables)
+        given = (leaf for field in batch.values() for leaf in tf.nest.flatten(field) if tf.is_tensor(leaf))
+        return sealed(results, chain(map(unwrapped, parts), given), "a split model")
 
     def _step(self, batch: Fields, names: Iterable[str]) -> BatchStep:
         return BatchStep(

@@ -83,7 +83,13 @@ EXCLUDED = {
     "in a branch": "Resource _Retval",
 }
 """What XLA itself can't compile, and what it says."""
-COMPILED = [name for name in TABLE if name not in EXCLUDED]
+ALIKE = {
+    *("lstm_unrolled", "gru_unrolled", "attention", "mixed_bfloat16_attention"),
+    *("functional_model", "subclassed_model", "method_of_a_model", "bound_method", "lazy_module", "plain_function"),
+    *("left_out_variable", "untrainable_variable", "output_twice", "value_under_two_names", "returns_what_it_captured"),
+}
+"""What is the same to XLA as another subject: how Python names a callable, its variables or its outputs."""
+COMPILED = [name for name in TABLE if name not in {*EXCLUDED, *ALIKE}]
 
 
 @functools.cache

@@ -53,7 +53,8 @@ def adopts_a_variable():
         def __call__(self, x):
             if x.shape[0] == 3:
                 self.adopted = elsewhere
-            return x * elsewhere
+                return x * elsewhere
+            return x
 
     part = Part(Adopting(), name="encoder")
     part.build(spec([2]))
@@ -63,6 +64,51 @@ def adopts_a_variable():
 def unnamed():
     w, b = tf.Variable(tf.ones([4, 3]), name="kernel"), tf.Variable(tf.ones([3]), name="bias")
     Part(lambda x: x @ w + b, name="encoder").build(spec([2, 4]))
+
+
+def untracked(make):
+    """Return an action that builds a layer or module which reads a variable that it doesn't own."""
+
+    def build():
+        elsewhere = tf.Variable(tf.ones([4, 3]), name="elsewhere")
+        Part(make(elsewhere), name="encoder").build(spec([2, 4]))
+
+    return build
+
+
+def closing_layer(elsewhere):
+    class Closing(keras.Layer):
+        def call(self, x):
+            return x @ elsewhere
+
+    return Closing()
+
+
+def holding_layer(elsewhere):
+    class Holding(keras.Layer):
+        def __init__(self):
+            super().__init__()
+            self.hidden = elsewhere  # which Keras doesn't take for a weight
+
+        def call(self, x):
+            return x @ self.hidden
+
+    return Holding()
+
+
+def closing_module(elsewhere):
+    class Closing(tf.Module):
+        def __call__(self, x):
+            return x @ elsewhere
+
+    return Closing()
+
+
+def method(elsewhere):
+    return closing_layer(elsewhere).call
+
+
+UNTRACKED = {make.__name__: untracked(make) for make in (closing_layer, holding_layer, closing_module, method)}
 
 
 # name: what to do, the error, and what its message holds: what was given, what was expected, the mend.
@@ -91,6 +137,37 @@ ERRORS = {
 }
 
 
+ERRORS |= {
+    name: (action, ValueError, ["'encoder'", "elsewhere", "no gradients", "variables=[...]", "add_weight"])
+    for name, action in UNTRACKED.items()
+}
+
+
 @pytest.mark.parametrize("name", ERRORS)
 def test_error_teaches(name):
     check_error(*ERRORS[name])
+
+
+def test_what_a_layer_reads_of_another_can_be_named():
+    elsewhere = tf.Variable(tf.ones([4, 3]))
+    graph = Part(closing_layer(elsewhere), variables=[elsewhere]).build(spec([2, 4]))
+    _, residuals = graph.forward(tf.ones([2, 4]))
+    (gradient,) = graph.backward(residuals, tf.ones([2, 3])).gradients
+    assert gradient.numpy().tolist() == [[2.0] * 3] * 4
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("run", ["forward", "value_and_gradients"])
+def test_freezing_after_the_first_call(first, run):
+    """Gradients of what was trainable before would be wrong then; set back, all is well."""
+    layer = keras.layers.Dense(1)
+    layer.trainable = first
+    graph = Part(keras.Sequential([layer, keras.layers.Lambda(tf.reduce_sum)]), name="encoder").build(spec([2, 4]))
+    call = getattr(graph, run)
+    call(tf.ones([2, 4]))
+    layer.trainable = not first
+    with pytest.raises(ValueError, match=f"kernel, bias {'frozen' if first else 'made trainable'}"):
+        call(tf.ones([2, 4]))
+    graph.infer(tf.ones([2, 4]))
+    layer.trainable = first
+    assert len(call(tf.ones([2, 4]))) in (2, 3)

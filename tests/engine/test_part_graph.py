@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from engine_subjects import SUBJECTS, floats
+from engine_subjects import SUBJECTS
 from engine_trials import (
     check_error,
     dense_graph,
@@ -69,24 +69,6 @@ def test_part_without_outputs_runs():
 
 
 # What surrounds the calls
-
-
-@pytest.mark.parametrize("persistent", [True, False])
-def test_outer_tape_does_not_see_the_calls(persistent):
-    part = Part(keras.layers.Dense(3, activation="tanh"))
-    graph, x = part.build(spec([2, 4])), tf.Variable(floats("float32", 2, 4))
-    with tf.GradientTape(persistent=persistent) as tape:
-        tape.watch(part.trainable_variables[0].value)
-        outputs, residuals = graph.forward(x)
-        (inputs_ct,), gradients = graph.backward(residuals, 2 * outputs)
-        total = (
-            tf.reduce_sum(outputs)
-            + tf.reduce_sum(inputs_ct)
-            + tf.reduce_sum(gradients[0])
-            + tf.reduce_sum(graph.infer(x))
-        )
-    sources = [x, *(v.value for v in part.trainable_variables)]
-    assert tape.gradient(total, sources) == [None] * 3
 
 
 @pytest.mark.parametrize("passed", ["forward", "infer", "value_and_gradients"])

@@ -22,10 +22,12 @@ POLICIES = {
     "drop": drop(lambda candidate: candidate.dtype.is_floating),
     "budget": budget(64, unknown=4),
 }
+OTHERS = [name for name in POLICIES if name != "inputs"]
+CHOSEN = [(name, "inputs") for name in SUBJECTS]  # which computes everything again
+CHOSEN += [(name, OTHERS[place % len(OTHERS)]) for place, name in enumerate(SUBJECTS)]
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("name", SUBJECTS)
+@pytest.mark.parametrize(("name", "policy"), CHOSEN)
 def test_gradients_equal_those_of_the_joint_graph(name, policy):
     dtype = SUBJECTS[name].dtypes[-1]
     try:

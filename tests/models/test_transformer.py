@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 
 import keras
 import numpy as np
@@ -21,10 +20,11 @@ BOS, PIECES, UNITS = 2, 9, 8
 LENGTHS = {"source": (4, 1, 3, 2, 4), "target": (3, 2, 4, 1, 4)}
 SUBJECTS = [
     {"norm": norm, "positions": positions, "embeddings": embeddings, "sources": sources}
-    for (norm, positions), embeddings, sources in [
-        *itertools.product([("pre", "sinusoidal"), ("post", "learned")], ["separate", "all"], [1]),
-        (("pre", "learned"), "tied", 2),
-        (("post", "sinusoidal"), "shared", 1),
+    for norm, positions, embeddings, sources in [
+        ("pre", "sinusoidal", "separate", 1),
+        ("post", "learned", "all", 1),
+        ("pre", "learned", "tied", 2),
+        ("post", "sinusoidal", "shared", 1),
     ]
 ]
 every_subject = pytest.mark.parametrize("options", SUBJECTS, ids=lambda options: "-".join(map(str, options.values())))
@@ -318,7 +318,7 @@ def test_equals_numpy(options):
 
 @pytest.mark.parametrize("dropped", DropoutRates._fields)
 @pytest.mark.parametrize(
-    "options", SUBJECTS[:1] + SUBJECTS[4:], ids=lambda options: "-".join(map(str, options.values()))
+    "options", SUBJECTS[:1] + SUBJECTS[2:], ids=lambda options: "-".join(map(str, options.values()))
 )
 def test_each_dropout_drops_its_own(options, dropped):
     """With a rate of nearly one nothing is left of what it is for, and of all else everything."""

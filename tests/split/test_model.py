@@ -30,6 +30,7 @@ from split_models import (
     split,
     take,
 )
+from tiny_models import make_model, make_rows
 
 import seq2split as s2s
 
@@ -277,6 +278,36 @@ def test_one_encoder_feeds_two_decoders(multiple):
     assert found.weights == dag.weights(batch) == {"reader": counts[2], "second_reader": counts[1]}
     assert len(dag.graphs) == 2 + 2 + 3
     np.testing.assert_allclose(figures(dag.losses(batch)), [total, *means], rtol=1e-12)
+
+
+# A tape around it
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("call", ["loss_and_gradients", "losses", "infer"])
+def test_a_tape_around_a_model_returns_no_wrong_gradient(call, threads):
+    """Not through the loss, what is inferred or a gradient, whether or not other threads ran the parts."""
+    model, batch = make_model(threads=threads), make_rows(4)
+    weight = model.trainable_variables[0].value
+    with tf.GradientTape() as tape:
+        if call == "infer":
+            total = tf.reduce_sum(model.infer(batch, "encoder").values)
+        else:
+            total = getattr(model, call)(batch).loss
+        total += tf.reduce_sum(weight**2)
+    with pytest.raises(LookupError, match="was called while a gradient tape was recording"):
+        tape.gradient(total, weight)
+
+
+def test_gradients_under_a_tape_are_the_same():
+    model, batch = make_model(threads=2), make_rows(4)
+    expected = model.loss_and_gradients(batch)
+    with tf.GradientTape() as tape:
+        found = model.loss_and_gradients(batch)
+        total = tf.add_n([tf.reduce_sum(tf.convert_to_tensor(each)) for each in found.gradients["encoder"]])
+    tf.nest.map_structure(tf.debugging.assert_equal, tuple(found), tuple(expected), expand_composites=True)
+    with pytest.raises(LookupError):
+        tape.gradient(total, model.trainable_variables[0].value)
 
 
 # What a model tells of itself

@@ -22,7 +22,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def test_the_first_signal_is_noted(number, capfd):
     with asked_to_stop() as asked:
         assert asked == []
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)
         assert asked == [number]
     assert capfd.readouterr().err == "\nstopping after this step; once more stops at once\n"
 
@@ -30,9 +30,9 @@ def test_the_first_signal_is_noted(number, capfd):
 @pytest.mark.parametrize("first", SIGNALS)
 def test_the_second_signal_acts_at_once(first):
     with asked_to_stop():
-        os.kill(os.getpid(), first)
+        signal.raise_signal(first)
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
 
 @pytest.mark.parametrize("first", SIGNALS)
@@ -40,7 +40,7 @@ def test_a_terminal_may_hang_up_more_than_once(first):
     """So do the kernel and the shell, one after the other."""
     with asked_to_stop() as asked:
         for number in (first, signal.SIGHUP, signal.SIGHUP):
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
         assert asked == [first]
 
 
@@ -49,7 +49,7 @@ def test_hanging_up_may_be_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with asked_to_stop() as asked:
-            os.kill(os.getpid(), signal.SIGHUP)
+            signal.raise_signal(signal.SIGHUP)
             assert asked == []
     finally:
         signal.signal(signal.SIGHUP, before)
@@ -72,7 +72,7 @@ def test_whoever_is_woken_up_by_signals_still_is():
     before = signal.set_wakeup_fd(writable)
     try:
         with asked_to_stop():
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         assert os.read(readable, 9) == bytes([signal.SIGINT])
     finally:
         assert signal.set_wakeup_fd(before) == writable

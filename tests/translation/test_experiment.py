@@ -461,7 +461,7 @@ def wait_for(path, process, seconds=120):
         time.sleep(0.005)
 
 
-LONG_RUN = {"checkpoint_every": 1, "validate_every": 1000, "steps": 60, "patience": 0}
+LONG_RUN = {"checkpoint_every": 1, "validate_every": 1000, "steps": 30, "patience": 0}
 
 
 def test_killed_at_any_moment(experiment, start, tmp_path):
@@ -486,7 +486,7 @@ def test_killed_at_any_moment(experiment, start, tmp_path):
     resumed = re.search(r"resuming from (\S+ckpt-(\d+)): (\d+) steps are done, next is batch", final.stderr)
     assert resumed, final.stderr
     assert resumed[2] == resumed[3]
-    assert "finished after step 60" in final.stderr
+    assert "finished after step 30" in final.stderr
     assert [*steps, int(resumed[3])] == sorted([*steps, int(resumed[3])])
     config = configure(experiment, **{f"training__{key}": value for key, value in LONG_RUN.items()})
     straight = seq2split("train", experiment, "--run", tmp_path / "whole", *[a for s in settings for a in ("--set", s)])
