@@ -129,6 +129,6 @@ def _progress(run: RunDirectory, *names: str) -> list:
         try:
             reader = tf.train.load_checkpoint(latest.prefix(step))
             return [reader.get_tensor(_VALUE.format(name)) for name in names]
-        except (tf.errors.OpError, ValueError, RuntimeError):
+        except (tf.errors.OpError, ValueError, RuntimeError, IndexError):
             continue
     raise ValueError(f"{latest.path} has no checkpoint that can be read")

@@ -195,6 +195,8 @@ def read_checkpoint(checkpoint: tf.train.Checkpoint, path: str, partly: bool = T
         status.assert_existing_objects_matched()
         status.expect_partial() if partly else status.assert_consumed()
     except (tf.errors.InvalidArgumentError, AssertionError, IndexError, ValueError) as error:
+        if "less bytes than requested" in str(error):  # an IndexError, where a file without digests was cut short
+            raise DamageError("its data is cut short") from error
         raise ValueError(
             f"checkpoint {path} is of another model, optimizer or version: {str(error).splitlines()[0]}. Make the "
             "model as it was made then, or give another run directory."
