@@ -26,6 +26,15 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise type(error)(f"{path} can't be written: {explain_failure(error)}.") from error
 
 
+def sync(path: Path) -> None:
+    """Wait until a file is on its disk, as far as the operating system tells: a full one may be told only then."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
 def explain_failure(error: Exception) -> str:
     """Return why something can't be written, and what to do.
 

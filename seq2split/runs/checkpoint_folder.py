@@ -15,7 +15,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from seq2split.common.files import explain_failure, write_atomically
+from seq2split.common.files import explain_failure, sync, write_atomically
 from seq2split.runs.digests import digests_of, find_damage, read_digests, write_digests
 
 _FINISHED = re.compile(r"ckpt-(\d+)\.(index|sha256)")
@@ -78,6 +78,8 @@ class CheckpointFolder:
             self._delete(step)
             checkpoint.save_counter.assign_add(1)  # makes it, too: `restore` expects it
             checkpoint.write(self.prefix(step))
+            for path in self._files(step):
+                sync(path)  # before others are deleted
             write_digests(self._digests(step), digests_of(self._files(step)))
         except (OSError, tf.errors.OpError) as error:
             with suppress(OSError):  # room for what else is to be written

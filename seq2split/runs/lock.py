@@ -14,10 +14,10 @@ import os
 import socket
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
@@ -31,7 +31,7 @@ class RunLock:
 
     def __init__(self, path: Path):
         self._path = path
-        self._file: BinaryIO | None = None
+        self._file: FileIO | None = None
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -48,16 +48,17 @@ class RunLock:
         try:
             yield
         finally:
-            self._file.truncate(0)
+            with suppress(OSError):
+                self._file.truncate(0)
             self._file.close()
             self._file = None
 
-    def _take(self) -> BinaryIO:
+    def _take(self) -> FileIO:
         file = _open(self._path)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = _holder(file.read())
+            holder = _holder(file.read(1000))
             file.close()
             raise BlockingIOError(
                 f"{self._path.parent} is being trained by {holder}, which holds {self._path.name}; wait until that "
@@ -72,16 +73,16 @@ class RunLock:
                 stacklevel=4,
             )
         me = {"process": os.getpid(), "host": socket.gethostname()}
-        file.truncate(0)
-        file.write(json.dumps(me | {"since": datetime.now(UTC).isoformat(timespec="seconds")}).encode() + b"\n")
-        file.flush()
+        with suppress(OSError):  # on a full disk the lock holds too, though it doesn't tell whose it is
+            file.truncate(0)
+            file.write(json.dumps(me | {"since": datetime.now(UTC).isoformat(timespec="seconds")}).encode() + b"\n")
         return file
 
 
-def _open(path: Path) -> BinaryIO:
+def _open(path: Path) -> FileIO:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+        return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
     except OSError as error:
         raise type(error)(
             f"{path} can't be written ({error.strerror}): a training writes into its run directory; make that "

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import tensorflow as tf
 
+from seq2split.runs import checkpoint_folder
 from seq2split.runs.checkpoint_folder import CheckpointFolder
 
 
@@ -111,18 +114,33 @@ def test_set_aside(folder):
     assert len(list((folder.path / "damaged").iterdir())) == 3
 
 
-@pytest.mark.parametrize("kind", [OSError(28, "No space left on device"), tf.errors.ResourceExhaustedError(
-    None, None, "x/ckpt-3_temp/part; No space left on device [Op:SaveV2]")])  # fmt: skip
-def test_a_full_disk(folder, variable, monkeypatch, kind):
-    """Says so in one line; what was there stays, and nothing else does."""
+REASONS = {
+    "No space left on device": "free some space, and try again",
+    "Disk quota exceeded": "free some of your quota, and try again",
+    "Read-only file system": "make it writable, and try again",
+    "Input/output error": "",
+}
 
-    def fail(_self, path):
+
+@pytest.mark.parametrize("reason", REASONS)
+@pytest.mark.parametrize("where", ["TensorFlow", "fsync", "digests"])
+def test_a_disk_that_takes_no_more(folder, variable, monkeypatch, where, reason):
+    """Says so in one line, whoever finds out; what was there stays, and nothing else does."""
+
+    def fail(*_):
         (folder.path / "ckpt-3_temp").mkdir()
         (folder.path / "ckpt-3.data-00000-of-00001").write_text("half")
-        raise kind
+        if where == "TensorFlow":
+            raise tf.errors.ResourceExhaustedError(None, None, f"x/ckpt-3_temp/part; {reason} [Op:SaveV2]")
+        raise OSError(5, reason)
 
-    monkeypatch.setattr(tf.train.Checkpoint, "write", fail)
-    with pytest.raises(OSError, match=r"ckpt-3 can't be written: No space left on device; free some space") as caught:
+    owner, name = {
+        "TensorFlow": (tf.train.Checkpoint, "write"),
+        "fsync": (os, "fsync"),
+        "digests": (checkpoint_folder, "write_digests"),
+    }[where]
+    monkeypatch.setattr(owner, name, fail)
+    with pytest.raises(OSError, match=f"ckpt-3 can't be written: {reason}; {REASONS[reason]}") as caught:
         folder.write(tf.train.Checkpoint(variable=variable), 3, keep=[2])
     assert "\n" not in str(caught.value)
     assert f"{folder.prefix(2)} stands" in str(caught.value)

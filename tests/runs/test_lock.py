@@ -99,6 +99,16 @@ def test_a_file_system_without_locks(path, monkeypatch):
         pass
 
 
+def test_a_full_disk(path):
+    """The lock holds nevertheless."""
+    path.parent.mkdir()
+    path.symlink_to("/dev/full")
+    with RunLock(path).held():
+        told = "is being trained by another process"
+        with pytest.raises(BlockingIOError, match=told), RunLock(path).held():
+            pass
+
+
 def test_where_nothing_can_be_written(tmp_path):
     (tmp_path / "file").touch()
     told = r"lock can't be written \(.*a training writes into its run directory"
