@@ -168,11 +168,10 @@ def summary(folder: Path, run: Path) -> dict[str, dict[str, str]]:
     """Return digests of all values of the checkpoints of a run, and what it measured."""
 
     def find() -> int:
-        entries = {f"{place}": json.dumps(entry) for place, entry in enumerate(measured_in(run))}
-        of_average = {place for place, entry in entries.items() if "average_" in entry}
+        entries = [json.dumps(entry) for entry in measured_in(run)]
         found = {
-            "history": {place: entry for place, entry in entries.items() if place not in of_average},
-            "figures of the average": {place: entries[place] for place in of_average},
+            name: dict(enumerate(entry for entry in entries if ("average_" in entry) == is_average))
+            for name, is_average in (("history", False), ("figures of the average", True))
         }
         for name in ("checkpoints", "best", "average"):
             path = tf.train.latest_checkpoint(run / name)

@@ -2,48 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-import keras
 import pytest
 import tensorflow as tf
+from checkpointed import HARMS, Training, flip, make_run, restored, steps_in
 from run_states import contents
 
-from seq2split.runs.best_model import is_average_lost, restore_model, was_validated
-from seq2split.runs.checkpoint_folder import CheckpointFolder
-from seq2split.runs.checkpoints import Checkpoints, named
-from seq2split.runs.directory import RunDirectory
-from seq2split.runs.history import History
-from seq2split.runs.progress import Progress
-
-
-class Training:
-    """Variables of two parts, an optimizer and a place, with their checkpoints in a directory."""
-
-    def __init__(self, path, size=3, applied=nullcontext):
-        self.run, self.progress = RunDirectory(path), Progress()
-        self.parts = {name: [tf.Variable(tf.zeros([size]), name="kernel")] for name in ("encoder", "decoder")}
-        self.optimizer = keras.optimizers.Adam(0.1)
-        self.optimizer.build(self.variables)
-        optimizers = {"": self.optimizer}
-        self.checkpoints = Checkpoints(self.run, self.progress, self.parts, optimizers, applied=applied)
-
-    @property
-    def variables(self):
-        return [variable for each in self.parts.values() for variable in each]
-
-    def step(self, count=1):
-        for _ in range(count):
-            self.optimizer.apply([tf.ones_like(each) for each in self.variables], self.variables)
-            self.progress.advance(epoch=1, index=2, tokens=3, seconds=0.5)
-        return self
-
-    def values(self):
-        return [each.numpy().tolist() for each in [*self.variables, *self.optimizer.variables, self.progress.step]]
+from seq2split.runs.best_model import restore_model
+from seq2split.runs.checkpoints import named
 
 
 def test_everything_is_restored(tmp_path):
@@ -104,34 +73,7 @@ def test_names_tell_variables_of_one_name_apart():
 
 @pytest.fixture
 def run(tmp_path):
-    """Checkpoints of steps 2, 4 and 6, of which 4 is the best."""
-    training = Training(tmp_path / "run")
-    for step in (2, 4, 6):
-        training.step(2)
-        is_best = training.progress.judge(-abs(step - 4.0))
-        training.checkpoints.save(2)
-        if is_best:
-            training.checkpoints.save_best()
-    assert steps_in(training.run.latest) == [2, 4, 6]
-    return training.run
-
-
-def steps_in(folder):
-    return CheckpointFolder(folder).steps()
-
-
-def flip(path):
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
-HARMS = {"flipped": flip, "cut": lambda path: path.write_bytes(path.read_bytes()[:10]), "deleted": Path.unlink}
-
-
-def restored(run):
-    training = Training(run.path)
-    return training, "\n".join(training.checkpoints.restore())
+    return make_run(tmp_path / "run")
 
 
 @pytest.mark.parametrize("harm", HARMS)
@@ -203,88 +145,6 @@ def test_all_are_lost(run):
     with pytest.raises(ValueError, match=r"has no checkpoint to go on from, though the run has been validated.* sound"):
         restored(run)
     assert restore_model(run, Training(run.path).parts) == f"{run.best}/ckpt-4"
-
-
-# The best model is lost
-
-
-def best_values(run):
-    training = Training(run.path)
-    restore_model(run, training.parts)
-    return [each.numpy().tolist() for each in training.variables]
-
-
-@pytest.mark.parametrize("harm", [*HARMS, "all"])
-def test_a_lost_best_model_is_no_other(run, harm):
-    """It is an error that tells what to do, and that works."""
-    expected = best_values(run)
-    if harm == "all":
-        shutil.rmtree(run.best)
-    else:
-        HARMS[harm](run.best / "ckpt-4.index")
-    with pytest.raises(ValueError, match=r"the best model, of step 4, is lost|ckpt-4 is damaged") as caught:
-        best_values(run)
-    assert "start the training again, which writes it anew" in str(caught.value)
-    assert was_validated(run)
-    training, told = restored(run)
-    assert f"the best model, of step 4, is written again from {run.latest}/ckpt-4" in told
-    assert int(training.progress.step) == 6
-    assert best_values(run) == expected
-
-
-def test_a_best_model_that_is_lost_for_good(run):
-    """The next validation is the best, and the latest may be taken in its place by hand."""
-    shutil.rmtree(run.best)
-    for path in run.latest.glob("ckpt-4.*"):
-        path.unlink()
-    with pytest.raises(ValueError, match=rf"copy {run.latest}/ckpt-6\.\* to {run.best}\.$"):
-        best_values(run)
-    training, told = restored(run)
-    assert "the best model, of step 4, is lost: the next validation counts as the best so far" in told
-    assert training.progress.judge(-1e6)
-    run.best.mkdir()
-    for path in run.latest.glob("ckpt-6.*"):
-        shutil.copy(path, run.best)
-    assert best_values(run) == [each.numpy().tolist() for each in training.variables]
-
-
-def test_killed_before_the_best_was_written(tmp_path):
-    """It is the checkpoint, which is written before it; with a moving average it has the values of that."""
-    training = Training(tmp_path).step(2)
-    training.progress.judge(1.0)
-    training.checkpoints.save()
-    with pytest.raises(ValueError, match="the best model, of step 2, is lost"):
-        restore_model(training.run, training.parts)
-    again = Training(tmp_path, applied=lambda: doubled(again.variables))
-    again.checkpoints.restore()
-    assert float(again.variables[0][0]) == pytest.approx(float(training.variables[0][0]))
-    assert best_values(again.run)[0][0] == pytest.approx(2 * float(training.variables[0][0]))
-
-
-@contextmanager
-def doubled(variables):
-    for variable in variables:
-        variable.assign(variable * 2)
-    yield
-    for variable in variables:
-        variable.assign(variable / 2)
-
-
-def test_a_lost_average(run):
-    """That it was the model of the run, is told by the history."""
-    training, _ = restored(run)
-    training.progress.settings.assign(json.dumps({"judged": {"monitor": "loss", "mode": "min"}}))
-    training.step(2).checkpoints.save()
-    training.checkpoints.save_average()
-    History(run.history).add(step=8, average_loss=-5.0)
-    assert restore_model(run, training.parts) == f"{run.average}/ckpt-8"
-    assert not is_average_lost(run)
-    training.checkpoints.drop_average()
-    assert is_average_lost(run)
-    with pytest.raises(ValueError, match=rf"the average of models, which was the best, is lost: .*to {run.average}\.$"):
-        restore_model(run, training.parts)
-    History(run.history).add(step=8, average_loss=5.0)
-    assert not is_average_lost(run), "it was no better"
 
 
 def test_another_trainer_went_on(run):
