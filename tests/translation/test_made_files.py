@@ -35,8 +35,12 @@ def train(run):
     (run.latest / "ckpt-1.index").touch()
 
 
+def returning(data):
+    return lambda: data
+
+
 def read(run, path, *makers, writes=True):
-    makers = [Maker(partial(next, iter([data] * 9)), sure) for data, sure in makers]
+    makers = [Maker(returning(data), sure) for data, sure in makers]
     return MadeFiles(run).read(path, makers, is_right=is_json, writes=writes)
 
 
