@@ -139,11 +139,11 @@ class Outcome:
 
 def run_forked(folder: Path, task: Callable[[], int], *, kill_after: float | None = None, limit: int = 0) -> Outcome:
     """Run a task in a process of its own, which is killed after some seconds, or may write no larger files."""
-    random.seed(1)
     out, err = folder / "stdout", folder / "stderr"
     process = os.fork()
     if not process:
-        status = 70
+        status, tempfile.tempdir = 70, str(folder)  # where TensorFlow leaves files when it is killed
+        random.seed(1)  # Keras draws its seeds from it
         try:
             for number, path in ((1, out), (2, err)):
                 os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)

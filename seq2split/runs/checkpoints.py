@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 import tensorflow as tf
 
 from seq2split.runs.checkpoint_folder import CheckpointFolder
 from seq2split.runs.directory import RunDirectory
+from seq2split.runs.history import read_history
 from seq2split.runs.progress import Progress
+from seq2split.runs.sessions import read_sessions
 
 Variables = Mapping[str, Sequence]
 
@@ -143,11 +146,22 @@ class Checkpoints:
                 f"no checkpoint in {self._run.latest} can be read: {faults}. Put back a copy of one, or train anew in "
                 f"another run directory.{self._still_there()}"
             )
-        if self._best.steps() or self._average.steps():
+        if self._best.steps() or self._average.steps() or self._has_saved():
             raise ValueError(
-                f"{self._run.latest} has no checkpoint to go on from, though the run has been validated: its files are "
-                f"lost. Put back a copy of them, or train anew in another run directory.{self._still_there()}"
+                f"{self._run.latest} has no checkpoint to go on from, though the run has written some: they are lost. "
+                "Put back a copy of one, or train anew in another run directory (or in this one, if you delete what "
+                f"is in it).{self._still_there()}"
             )
+
+    def _has_saved(self) -> bool:
+        """Return whether the records of the run tell of a checkpoint."""
+        found: list[list] = [[], []]
+        for place, (read, path) in enumerate(((read_sessions, self._run.sessions), (read_history, self._run.history))):
+            with suppress(ValueError, OSError):
+                found[place] = read(path)
+        sessions, entries = found
+        every = sessions[-1].get("checkpoint_every", math.inf) if sessions else math.inf
+        return any(each.get("step") for each in sessions) or any(entry["step"] > every for entry in entries)
 
     def _still_there(self) -> str:
         found = next((each for each in (self._average, self._best) if each.steps()), None)
@@ -160,7 +174,8 @@ class Checkpoints:
         told = self._set_damaged_aside(self._best)
         best, here, left = int(self._progress.best_step), int(self._progress.step), self._best.steps()
         if left and left[-1] > here:
-            return [*told, f"{self._best.path} has the model of step {left[-1]}; it stays until there is a better one"]
+            better = f"until the run finds a better one than it had up to step {here}"
+            return [*told, f"{self._best.path} has the model of step {left[-1]}, which stays {better}"]
         if not best or (left and left[-1] >= best):
             return told
         if best not in self._latest.steps() or (best != here and self._latest.find_damage(best)):

@@ -141,7 +141,8 @@ class Records:
                 self._checkpoints.drop_average()  # it was that of a shorter training
             elif is_average_lost(self._run):
                 self.history.drop_average()
-                told.append(f"the average of models in {self._run.average} is lost: it is made again")
+                becomes = "it is made again" if self.candidates else "the best model is that of the run again"
+                told.append(f"the average of models in {self._run.average} is lost: {becomes}")
         return told
 
     def add(self, **figures: float) -> None:

@@ -226,6 +226,7 @@ class Trainer:
             history=state.get("history"),
             seed=marks["seed"],
             threads=self.model.threads,
+            checkpoint_every=self._every[1],
             parameters=sum(math.prod(variable.shape) for variable in self._updater.variables),
         )
         self._say_all(told)

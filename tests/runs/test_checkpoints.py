@@ -13,6 +13,8 @@ from run_states import contents
 
 from seq2split.runs.best_model import restore_model
 from seq2split.runs.checkpoints import named
+from seq2split.runs.history import History
+from seq2split.runs.sessions import add_session
 
 
 def test_everything_is_restored(tmp_path):
@@ -99,7 +101,7 @@ def test_the_newest_two_are_damaged(run):
     training, told = restored(run)
     assert int(training.progress.step) == 2
     assert told.count("is damaged") == 2
-    assert f"{run.best} has the model of step 4; it stays until there is a better one" in told
+    assert f"{run.best} has the model of step 4, which stays until the run finds a better one than" in told
     assert steps_in(run.best) == [4]
 
 
@@ -142,9 +144,32 @@ def test_the_file_of_tensorflow_is_lost(run, harm):
 
 def test_all_are_lost(run):
     shutil.rmtree(run.latest)
-    with pytest.raises(ValueError, match=r"has no checkpoint to go on from, though the run has been validated.* sound"):
+    with pytest.raises(ValueError, match=r"has no checkpoint to go on from, though the run has written some.* sound"):
         restored(run)
     assert restore_model(run, Training(run.path).parts) == f"{run.best}/ckpt-4"
+
+
+@pytest.mark.parametrize(
+    ("steps", "sessions", "is_lost"),
+    [
+        ([1, 2, 3], [{"step": 0, "checkpoint_every": 2}], True),
+        ([1, 2], [{"step": 0, "checkpoint_every": 2}], False),
+        ([], [{"step": 0, "checkpoint_every": 2}, {"step": 2, "checkpoint_every": 2}], True),
+        ([1, 2, 3], [], False),
+    ],
+)
+def test_all_are_lost_of_a_run_that_was_never_validated(tmp_path, steps, sessions, is_lost):
+    """What it measured tells of them; a run that was killed before its first checkpoint begins anew."""
+    training = Training(tmp_path)
+    for step in steps:
+        History(training.run.history).add(step=step)
+    for session in sessions:
+        add_session(training.run.sessions, **session)
+    if is_lost:
+        with pytest.raises(ValueError, match="has no checkpoint to go on from, though the run has written some"):
+            training.checkpoints.restore()
+    else:
+        assert training.checkpoints.restore()[0].startswith("starting a new run")
 
 
 def test_another_trainer_went_on(run):
