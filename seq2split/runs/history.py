@@ -114,9 +114,9 @@ def read_history(path: Path) -> list[Entry]:
     Returns:
         In order: of each logged step `step`, `seconds` (of training and validating so far), `tokens` (real positions of
         all sides so far), `loss`, `nll`, `perplexity`, `tokens_per_second`, `padding`, learning rates, and how many
-        steps were `left_out`, if any; of each validation `step`, `seconds`, `tokens`, `validation_loss`, `validation_perplexity` and `validation_bleu`; of the
-        average of models likewise `average_loss` and so on. A last line that a killed process left unfinished is not
-        among them.
+        steps were `left_out`, if any; of each validation `step`, `seconds`, `tokens`, `validation_loss`,
+        `validation_perplexity` and `validation_bleu`; of the average of models likewise `average_loss` and so on. A
+        last line that a killed process left unfinished is not among them.
 
     Raises:
         ValueError: There is no history, or a line of it is damaged.
