@@ -7,9 +7,10 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_GRACE = 1.0  # seconds in which an exception may end the process before it is ended without one
+_GRACE = 2.0  # seconds in which Python may handle a second signal before the process is ended without it
 
 
 class Interrupted(Exception):  # noqa: N818 it is no error
@@ -25,18 +26,21 @@ def asked_to_stop() -> Iterator[list[int]]:
     """
     asked: list[int] = []
     before = {}
+    acted = threading.Event()
 
-    def note(number: int, _frame: object) -> None:
+    def note(number: int, frame: FrameType | None) -> None:
         if not asked:
             asked.append(number)
-            for each, handler in before.items():
-                signal.signal(each, handler if each != signal.SIGHUP else note)
+        elif number != signal.SIGHUP:
+            acted.set()
+            signal.signal(number, before[number])
+            before[number](number, frame) if callable(before[number]) else signal.raise_signal(number)
 
     if threading.current_thread() is threading.main_thread():
         for number in _SIGNALS:
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
                 before[number] = signal.signal(number, note)
-    with _watched() if before else nullcontext():
+    with _watched(acted) if before else nullcontext():
         try:
             yield asked
         finally:
@@ -45,29 +49,31 @@ def asked_to_stop() -> Iterator[list[int]]:
 
 
 @contextmanager
-def _watched() -> Iterator[None]:
+def _watched(acted: threading.Event) -> Iterator[None]:
     """Have a thread answer signals at once: Python handles them between two of its own instructions.
 
     A compilation by XLA is one instruction, and may take minutes.
+
+    Args:
+        acted: Set when Python handles a second signal, and in the end.
     """
     readable, writable = os.pipe()
     os.set_blocking(writable, False)
     before = signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
-    over = threading.Event()
-    thread = threading.Thread(target=_watch, args=(readable, before, over), name="signals", daemon=True)
+    thread = threading.Thread(target=_watch, args=(readable, before, acted), name="signals", daemon=True)
     thread.start()
     try:
         yield
     finally:
-        over.set()
+        acted.set()
         signal.set_wakeup_fd(before)
         os.close(writable)
         thread.join()
         os.close(readable)
 
 
-def _watch(readable: int, before: int, over: threading.Event) -> None:
-    """Tell of the first signal, and end the process at the second, if no exception has done so."""
+def _watch(readable: int, before: int, acted: threading.Event) -> None:
+    """Tell of the first signal, and end the process at the second, if Python doesn't get to handle it."""
     count = 0
     while byte := os.read(readable, 1):
         if before != -1:
@@ -79,7 +85,7 @@ def _watch(readable: int, before: int, over: threading.Event) -> None:
         count += number != signal.SIGHUP or not count
         if count == 1:
             _tell(b"\nstopping after this step; once more stops at once\n")
-        elif number != signal.SIGHUP and not over.wait(_GRACE):
+        elif number != signal.SIGHUP and not acted.wait(_GRACE):
             os._exit(128 + number)
 
 
