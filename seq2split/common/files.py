@@ -1,9 +1,19 @@
 """Files written whole or not at all, since a run may be killed at any moment; and errors that say which file it was."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_MENDS = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some of your quota",
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f)",
+    errno.EROFS: "make it writable",
+    errno.EACCES: "make it writable",
+    errno.EPERM: "make it writable",
+}
 
 
 @contextmanager
@@ -30,7 +40,7 @@ def doing(what: str, path: str | os.PathLike) -> Iterator[None]:
     except OSError as error:
         if error.strerror is None:
             raise
-        told = type(error)(f"can't {what} {os.fspath(path)}: {error.strerror}")
+        told = type(error)(f"can't {what} {os.fspath(path)}: {explain_failure(error)}")
         told.errno = error.errno
         raise told from error
 
@@ -72,6 +82,26 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.replace(temporary, os.path.realpath(path))  # a link stays one
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file is on its disk, as far as the operating system tells: a full one may be told only then."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def explain_failure(error: Exception) -> str:
+    """Return why something can't be written, and what to do.
+
+    Args:
+        error: Python's error, or one of TensorFlow, whose message ends in what the operating system says.
+    """
+    reason = getattr(error, "strerror", None) or str(error).splitlines()[0].split("; ")[-1].partition(" [Op:")[0]
+    mends = {os.strerror(number): mend for number, mend in _MENDS.items()}
+    return f"{reason}; {mends[reason]}, and try again" if reason in mends else reason
 
 
 def _temporary(path: Path) -> Path:

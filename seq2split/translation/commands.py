@@ -24,7 +24,7 @@ from seq2split.corpus.parallel_text import read_lines, read_parallel, split_line
 from seq2split.runs.directory import RunDirectory
 from seq2split.runs.history import read_history
 from seq2split.split.threads import use_cores
-from seq2split.training.trainer import say
+from seq2split.training.messages import say
 from seq2split.translation.alignment import align
 from seq2split.translation.architectures import check_architecture
 from seq2split.translation.evaluation import score, score_by_length
@@ -42,9 +42,10 @@ def train(chosen: argparse.Namespace) -> None:
     with _configuration(chosen.config) as path:
         config = _load(path, chosen.set)
         run = chosen.run or str(Path("runs", Path(path).stem))
-        threads = use_cores()
-        experiment = Experiment(config, run, threads)
-        experiment.train()
+        threads, directory = use_cores(), RunDirectory(run)
+        with directory.lock.held():
+            experiment = Experiment(config, directory, threads, changed_corpus=chosen.changed_corpus)
+            experiment.train()
     if config.training.samples and experiment.validation.can_translate:
         print("\nTranslations by the best model:\n")
         print(experiment.samples(Translator.load(run, threads)))
