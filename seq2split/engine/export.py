@@ -64,7 +64,7 @@ class Exported(tf.Module):
             if captured.dtype == tf.resource and not tf.is_symbolic_tensor(captured) and id(captured) not in known:
                 raise ValueError(
                     f"part {graphs[0].name!r} reads a resource that isn't known to be held by it, such as a lookup "
-                    f"table: {captured.numpy()}. Make it an attribute of the layer or tf.Module that is the part, so "
+                    f"table: {captured}. Make it an attribute of the layer or tf.Module that is the part, so "
                     "that it can be saved."
                 )
 
