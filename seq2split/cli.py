@@ -63,7 +63,7 @@ def _run(chosen: argparse.Namespace) -> int:
         try:
             getattr(commands, chosen.command)(chosen)
             if sys.stdout is not None:
-                with doing("write", "standard output"):
+                with doing("written", "standard output"):
                     sys.stdout.flush()
         except Interrupted as error:
             return _fail(str(error), 130)
@@ -159,6 +159,11 @@ def make_parser() -> argparse.ArgumentParser:
         "config", nargs="?", type=_path, help="configuration, a TOML file (default: the embedded example)"
     )
     train.add_argument("--run", type=_path, help="directory of the run (default: runs/NAME for NAME.toml)")
+    train.add_argument(
+        "--changed-corpus",
+        action="store_true",
+        help="go on with other sentences than the run was trained on so far; run.json records it",
+    )
     _add_set(train)
 
     evaluate = _command(commands, "evaluate", "translate a test set and print BLEU and chrF, also by length")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import math
 import os
 import random
 import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,8 +22,11 @@ from seq2split.cli import main
 from seq2split.config import load
 from seq2split.corpus.parallel_text import read_lines
 from seq2split.corpus.vocabulary import Vocabulary
+from seq2split.runs.directory import RunDirectory
 from seq2split.runs.sessions import read_sessions
 from seq2split.search import SearchOptions
+from seq2split.training import trainer
+from seq2split.training.accumulation import accumulate
 from seq2split.translation import commands, plots
 from seq2split.translation.translator import Translator
 
@@ -330,15 +335,15 @@ def test_damaged_runs(run, experiment, tmp_path, capsys):
     assert "is a file; a run needs a directory" in fails(capsys, "train", experiment, "--run", tmp_path / "in")
     copy = shutil.copytree(run, tmp_path / "copy")
     (copy / "buckets.json").unlink()
-    assert "has no buckets.json" in fails(capsys, "translate", copy, "--input", tmp_path / "in")
+    (copy / "batches.json").unlink()
+    assert "buckets.json is missing. Put back" in fails(capsys, "translate", copy, "--input", tmp_path / "in")
     copy = shutil.copytree(run, tmp_path / "cut")
     for data in copy.glob("*/*.data-*"):
         data.write_bytes(data.read_bytes()[:100])
     message = fails(capsys, "translate", copy, "--input", tmp_path / "in")
-    assert f"{copy / 'best'}" in message
-    assert "can't be read; it is damaged" in message
+    assert f"{copy / 'best'}/ckpt-6 is damaged: ckpt-6.data-00000-of-00001 isn't what was written" in message
     assert main(["train", str(experiment), "--run", str(copy), *AS_TRAINED]) == 2
-    assert "can't be read; it is damaged" in capsys.readouterr().err
+    assert "no checkpoint in" in capsys.readouterr().err
 
 
 def test_output_by_suffix(run, translated, tmp_path):
@@ -423,7 +428,7 @@ def test_an_empty_path(run, capsys, option):
 
 
 def test_settings_that_do_nothing_are_told(experiment, capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(commands, "Experiment", lambda *_: pytest.fail("that is enough"))
+    monkeypatch.setattr(commands, "Experiment", lambda *_, **__: pytest.fail("that is enough"))
     settings = ["model.architecture=transformer", "model.cell=gru", "optimizer.encoder2.name=sgd"]
     with pytest.raises(pytest.fail.Exception):
         main(["train", str(experiment), "--run", str(tmp_path / "run"), *(f"--set={each}" for each in settings)])
@@ -517,6 +522,7 @@ def umlauts(run, tmp_path_factory):
     draw = random.Random(1)
     lines = [" ".join(draw.choices("äöüß☃𝄞éñ", k=6)) for _ in range(60)]
     Vocabulary.train(lines, copy / "joint.model", 21, "bpe")
+    (copy / "files.sha256").unlink()  # which tells that it was another
     return copy
 
 
@@ -536,7 +542,7 @@ def test_output_is_utf_8_whatever_the_locale(umlauts, locale):
 CLOSED = {
     "input": ("<&-", "{run}", 2, "standard input is closed: open it, or give --input FILE"),
     "output": (">&-", "{run} --input {file}", 2, "standard output is closed, where the translations go: open it; or"),
-    "output that is full": (">/dev/full", "{run} --input {file}", 2, "can't write standard output: No space left"),
+    "output that is full": (">/dev/full", "{run} --input {file}", 2, "standard output can't be written: No space left"),
     "everything": ("<&- >&- 2>&-", "{run} --input {file} --output {file}.out", 0, ""),
     "everything of an error": ("<&- >&- 2>&-", "{run} --input {file}.none --output {file}.out", 2, ""),
 }
@@ -606,6 +612,58 @@ def test_errors_come_before_the_first_line(run, tmp_path, capsys):
     """To a pipe no translation is written before all are there."""
     (tmp_path / "in").write_text("a b\n" * 300 + "a b c d e f g h\n")
     assert f"{tmp_path / 'in'}, line 301" in fails(capsys, "translate", run, "--input", tmp_path / "in")
+
+
+# Runs that can't go on
+
+
+def train_again(run, experiment, tmp_path, *settings):
+    """Return the arguments of a training of two more steps of a copy of the run, and the copy."""
+    copy = shutil.copytree(run, tmp_path / "copy")
+    given = [*AS_TRAINED[2:], "--set", "training.steps=8", "--set", "training.checkpoint_every=1", *settings]
+    return ["train", str(experiment), "--run", str(copy), *given], copy
+
+
+def test_a_run_that_is_being_trained(run, experiment, tmp_path, capsys):
+    arguments, copy = train_again(run, experiment, tmp_path)
+    with RunDirectory(copy).lock.held():
+        assert f"{copy} is being trained by process {os.getpid()} on" in fails(capsys, *arguments)
+        assert main(["translate", str(copy), "--input", str(experiment.parent / "valid.source")]) == 0
+
+
+def test_a_full_disk(run, experiment, tmp_path, capsys, monkeypatch):
+    arguments, copy = train_again(run, experiment, tmp_path)
+
+    def fail(_self, path):
+        raise tf.errors.ResourceExhaustedError(None, None, f"{path}; No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tf.train.Checkpoint, "write", fail)
+        assert main(arguments) == 2
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("seq2split: ")]
+    assert told == (
+        f"seq2split: checkpoint {copy}/checkpoints/ckpt-7 can't be written: No space left on device; free some space, "
+        f"and try again; {copy}/checkpoints/ckpt-6 stands."
+    )
+
+
+def test_a_training_that_diverges(run, experiment, tmp_path, capsys, monkeypatch):
+    settings = ["--set", "training.most_left_out=2"]
+    arguments, copy = train_again(run, experiment, tmp_path, *settings)
+    monkeypatch.setattr(trainer, "accumulate", lambda *given: replace(accumulate(*given), loss=tf.constant(math.nan)))
+    assert main(arguments) == 1
+    told = capsys.readouterr().err
+    assert re.search(r"left out: in step 7 the loss is nan.*; batch \d+ of epoch \d+, lines \d+, ", told)
+    assert "seq2split: the training diverged: in step 8 the loss is nan" in told
+    assert f"The best model, of step 6, is kept. Checkpoint {copy}/checkpoints/ckpt-6 is of before." in told
+
+
+def test_a_changed_corpus(run, experiment, tmp_path, capsys):
+    """Here other files of the same sentences."""
+    copy = shutil.copy(experiment.parent / "train.source", tmp_path / "other")
+    arguments, run = train_again(run, experiment, tmp_path, "--set", f"data.train_source={copy}")
+    assert "another corpus may be given with --changed-corpus" in fails(capsys, *arguments)
+    assert main([*arguments, "--set", "training.steps=6", "--changed-corpus"]) == 0
 
 
 # Help

@@ -24,11 +24,12 @@ from hypothesis import HealthCheck, given, settings
 from seq2split.config import dumps, load
 from seq2split.corpus.parallel_text import read_lines
 from seq2split.corpus.vocabulary import Vocabulary
-from seq2split.runs.checkpoints import restore_model
+from seq2split.runs import best_model
 from seq2split.runs.directory import RunDirectory
 from seq2split.runs.history import History, read_history
-from seq2split.runs.sessions import add_session
+from seq2split.runs.sessions import add_session, read_sessions
 from seq2split.translation.architectures import find_architecture
+from seq2split.translation.experiment_files import ExperimentFiles
 from seq2split.translation.plots import plot_curves
 
 EXAMPLES = int(os.environ.get("SEQ2SPLIT_FUZZ", "60"))
@@ -74,10 +75,15 @@ def read_and_draw_history(path):
     plot_curves({path.parent.name: read_history(path)}, path.with_name("curves.png"))
 
 
+def read_buckets(path):
+    files = ExperimentFiles(path.parent)
+    assert set(files.buckets(files.config())) == {"source", "target"}
+
+
 def read_variables(path):
     """Restore a checkpoint, of which one file is damaged."""
     variable = tf.Variable([0.0, 0.0])
-    assert restore_model(RunDirectory(path.parent.parent), {"part": [variable]})
+    assert best_model.restore_model(RunDirectory(path.parent.parent), {"part": [variable]})
 
 
 KINDS = {
@@ -88,6 +94,9 @@ KINDS = {
     "bpe model": Kind("bpe.model", read_vocabulary),
     "history": Kind("history.jsonl", lambda path: read_history(path)),
     "drawn history": Kind("history.jsonl", read_and_draw_history, cost=20),
+    "sessions": Kind("run.json", lambda path: read_sessions(path)),
+    "buckets": Kind("buckets.json", read_buckets),
+    "state of checkpoints": Kind("best/checkpoint", read_variables, cost=2),
     "index of a checkpoint": Kind("best/ckpt-1.index", read_variables, cost=2),
     "data of a checkpoint": Kind("best/ckpt-1.data-00000-of-00001", read_variables, cost=2),
     "architecture": Kind("architecture.py", lambda path: find_architecture(f"{path}:make")),
@@ -146,7 +155,8 @@ def error_of(use: Callable[[], object]) -> str:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_damaged_file(name):
+def test_damaged_file(name, monkeypatch):
+    monkeypatch.setattr(best_model, "_PAUSE", 0)  # there is no training whose next checkpoint is worth to wait for
     kind = KINDS[name]
     path = folder() / kind.path
     valid = path.read_bytes()

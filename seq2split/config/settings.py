@@ -151,6 +151,7 @@ class TrainingConfig:
     steps: Count = 10000
     accumulate: Batches = 1
     clip_norm: PositiveOrZero = 1.0
+    most_left_out: Count = 5
     validate_every: Count = 500
     checkpoint_every: Count = 250
     log_every: Count = 20

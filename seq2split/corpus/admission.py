@@ -51,7 +51,7 @@ def admit(corpus: Corpus, buckets: dict[str, Buckets], overlong: str, origin: Pr
     limits = {side: buckets[side].boundaries[-1] for side in corpus.fields}
     sides = {side: [cut(rows[at], limits[side]) for at in kept] for side, rows in corpus.fields.items()}
     over = np.any([corpus.lengths[side][kept] > limits[side] for side in corpus.fields], axis=0)
-    stay = Corpus(sides)
+    stay = Corpus(sides, lines=corpus.lines[kept])
     lengths = np.sum([stay.lengths[side] for side in sides], axis=0)
     return stay, Admission(kept, lengths, truncated=int(over.sum()), skipped=len(corpus) - len(kept))
 

@@ -24,12 +24,13 @@ from seq2split.corpus.parallel_text import read_lines, read_parallel, split_line
 from seq2split.runs.directory import RunDirectory
 from seq2split.runs.history import read_history
 from seq2split.split.threads import use_cores
-from seq2split.training.trainer import say
+from seq2split.training.messages import say
 from seq2split.translation.alignment import align
 from seq2split.translation.architectures import check_architecture
 from seq2split.translation.evaluation import score, score_by_length
 from seq2split.translation.experiment import Experiment, prepare
 from seq2split.translation.experiment_files import ExperimentFiles
+from seq2split.translation.inputs import read_inputs
 from seq2split.translation.inspection import inspect_model
 from seq2split.translation.plots import check_picture, plot_alignment, plot_curves
 from seq2split.translation.translator import Translation, Translator
@@ -42,9 +43,11 @@ def train(chosen: argparse.Namespace) -> None:
     with _configuration(chosen.config) as path:
         config = _load(path, chosen.set)
         run = chosen.run or str(Path("runs", Path(path).stem))
-        threads = use_cores()
-        experiment = Experiment(config, run, threads)
-        experiment.train()
+        threads, directory = use_cores(), RunDirectory(run)
+        lines = read_inputs(config, directory.path)  # before the lock, which makes the directory
+        with directory.lock.held():
+            experiment = Experiment(config, directory, threads, lines, changed_corpus=chosen.changed_corpus)
+            experiment.train()
     if config.training.samples and experiment.validation.can_translate:
         print("\nTranslations by the best model:\n")
         print(experiment.samples(Translator.load(run, threads)))
@@ -103,7 +106,7 @@ def translate(chosen: argparse.Namespace) -> None:
     if chosen.output != "-":
         _write_lines(chosen.output, lines)
         return
-    with doing("write", "standard output"):
+    with doing("written", "standard output"):
         sys.stdout.writelines(line + "\n" for line in lines)
 
 

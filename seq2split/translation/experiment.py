@@ -9,11 +9,11 @@ from seq2split.config import Config
 from seq2split.config.objects import make_update_rules
 from seq2split.corpus import Batches, Corpus
 from seq2split.corpus.admission import admit_corpus
+from seq2split.runs.directory import RunDirectory
 from seq2split.training import Callback, Trainer
-from seq2split.training.trainer import say
-from seq2split.translation.architectures import check_architecture
+from seq2split.training.messages import say
 from seq2split.translation.experiment_files import ExperimentFiles
-from seq2split.translation.inputs import check_vocabularies, naming_keys, provenance, read_corpora
+from seq2split.translation.inputs import Lines, naming_keys, provenance, read_inputs
 from seq2split.translation.translator import Translator
 from seq2split.translation.validation import Validation
 
@@ -23,8 +23,12 @@ class Experiment:
 
     Args:
         config: The configuration.
-        path: The run directory; a run that it holds is resumed.
+        run: The run directory; a run that it holds is resumed. Whoever gives a `RunDirectory` may hold its lock from
+            before the experiment is made until it is trained.
         threads: The number of threads that share the work; see `SplitModel`.
+        lines: What `read_inputs` returned, if the inputs have been read.
+        changed_corpus: True to go on with other sentences than before, in the files that the configuration names or in
+            others; what changed is recorded.
 
     Attributes:
         translator: The model that is trained.
@@ -32,20 +36,28 @@ class Experiment:
         trainer: The trainer.
 
     Raises:
+        BlockingIOError: The run is being trained.
         ConfigError: The directory holds a run of another model or of other data.
         ValueError: A file of the configuration is wrong, or a sentence is longer than the last bucket.
     """
 
-    def __init__(self, config: Config, path: str | Path, threads: int = 1):
-        self._config, files = config, ExperimentFiles(path)
-        check_architecture(config)
-        lines = read_corpora(config)
-        if not any(files.path.glob("*.model")):
-            check_vocabularies(config)
-        changed = files.freeze(config)  # only now: a directory is made for nothing that can't begin
-        if changed:
-            say(f"changed in this run: {', '.join(changed)}")
-        corpus, self.translator = prepare(config, files, lines["train"], threads)
+    def __init__(
+        self,
+        config: Config,
+        run: str | Path | RunDirectory,
+        threads: int = 1,
+        lines: Lines | None = None,
+        *,
+        changed_corpus: bool = False,
+    ):
+        self._config, self._changed_corpus = config, changed_corpus
+        self._files = ExperimentFiles(run)
+        lines = lines or read_inputs(config, self._files.path)  # first: nothing is written for what can't begin
+        with self._files.run.lock.held():
+            changed = self._files.freeze(config, changed_corpus)
+            if changed:
+                say(f"changed in this run: {', '.join(changed)}")
+            corpus, self.translator = prepare(config, self._files, lines["train"], threads)
         self.validation = Validation(config, self.translator, lines["valid"])
         if self.validation.note:
             say(self.validation.note)
@@ -60,12 +72,13 @@ class Experiment:
             model,
             optimizer,
             groups=groups,
-            run=path,
+            run=self._files.run,
             clip_norm=settings.clip_norm,
             accumulate=settings.accumulate,
             ema=settings.ema,
             average=settings.average,
             average_of=settings.average_of,
+            most_left_out=settings.most_left_out,
         )
 
     def train(self) -> None:
@@ -73,7 +86,9 @@ class Experiment:
 
         Raises:
             Interrupted: It was asked to stop, and has saved where it stands.
-            FloatingPointError: The gradients are not finite.
+            FloatingPointError: The loss or the gradients were not finite in too many steps.
+            BlockingIOError: The run is being trained.
+            OSError: The run directory can't be written; the last checkpoint stands.
         """
         settings = self._config.training
         if settings.build_ahead:
@@ -89,6 +104,7 @@ class Experiment:
             checkpoint_every=settings.checkpoint_every,
             log_every=settings.log_every,
             callbacks=[_Samples(self)] if settings.samples and self.validation.can_translate else [],
+            changed_batches=self._changed_corpus,
         )
 
     def samples(self, translator: Translator) -> str:

@@ -16,7 +16,7 @@ from seq2split.config import Config
 from seq2split.corpus import Corpus
 from seq2split.corpus.admission import Provenance, admit
 from seq2split.corpus.vocabulary import Vocabulary
-from seq2split.runs.checkpoints import restore_model
+from seq2split.runs.best_model import restore_model
 from seq2split.search import BeamSearch, Hypothesis, SearchOptions
 from seq2split.search.options import check_n_best
 from seq2split.split import Node, Sequences, SplitModel
@@ -86,7 +86,7 @@ class Translator:
 
     @classmethod
     def load(cls, path: str | Path, threads: int = 1) -> Translator:
-        """Load the best model of a run directory; see `runs.checkpoints.restore_model`.
+        """Load the best model of a run directory; see `runs.best_model.restore_model`.
 
         Args:
             path: The directory.
@@ -96,7 +96,7 @@ class Translator:
             The translator, its variables restored.
 
         Raises:
-            ValueError: The directory holds no run, or no checkpoint was written yet, or it is damaged.
+            ValueError: The directory holds no run, or no checkpoint was written yet, or it is damaged or lost.
         """
         files = ExperimentFiles(path)
         config = files.config()

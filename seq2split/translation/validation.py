@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from seq2split.common.text import one_line
 from seq2split.config import Config
 from seq2split.corpus import Batches, Corpus
 from seq2split.corpus.admission import admit_corpus
 from seq2split.models import require
+from seq2split.runs.digests import digest_of
 from seq2split.search import SearchOptions
 from seq2split.split import SplitModel
 from seq2split.training.validation import LossValidation
@@ -32,6 +34,7 @@ class Validation:
     Attributes:
         can_translate: True if the decoder has what a search needs of it.
         note: What to tell the user about overlong sentences; `None` if there are none.
+        measures_loss: True, since its loss is that of the training.
 
     Raises:
         OverlongError: A sentence is longer than the last bucket, and the configuration says that this is an error.
@@ -48,6 +51,7 @@ class Validation:
         corpus, self.note = admit_corpus(corpus, translator.buckets, self._overlong, provenance(config, "valid"))
         with naming_keys():
             self._loss = LossValidation(Batches(corpus, translator.model, tokens=config.batches.tokens))
+        self._corpus, self.measures_loss = corpus, True
 
     def __call__(self, model: SplitModel) -> dict[str, float]:
         """Return the loss, the perplexity if the decoder tells `nll`, and BLEU of greedy translations if it can
@@ -61,6 +65,11 @@ class Validation:
             return figures
         translations, _ = self._translator.translate(*self._sources(), overlong=self._overlong, search=_SEARCH)
         return figures | {"bleu": bleu_score(translations, self._lines["target"])}
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what tells the corpus from others, its text as well as its pieces."""
+        text = "\n".join("\t".join(row) for row in zip(*self._lines.values(), strict=True))
+        return {"digest": self._corpus.digest(), "text": digest_of(text.encode()), "rows": len(self._corpus)}
 
     def samples(self, translator: Translator, count: int) -> str:
         """Return the first sentences of the corpus with a translator's translations, as text."""
