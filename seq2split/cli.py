@@ -63,7 +63,7 @@ def _run(chosen: argparse.Namespace) -> int:
         try:
             getattr(commands, chosen.command)(chosen)
             if sys.stdout is not None:
-                with doing("written", "standard output"):
+                with doing("write", "standard output"):
                     sys.stdout.flush()
         except Interrupted as error:
             return _fail(str(error), 130)

@@ -542,7 +542,7 @@ def test_output_is_utf_8_whatever_the_locale(umlauts, locale):
 CLOSED = {
     "input": ("<&-", "{run}", 2, "standard input is closed: open it, or give --input FILE"),
     "output": (">&-", "{run} --input {file}", 2, "standard output is closed, where the translations go: open it; or"),
-    "output that is full": (">/dev/full", "{run} --input {file}", 2, "standard output can't be written: No space left"),
+    "output that is full": (">/dev/full", "{run} --input {file}", 2, "can't write standard output: No space left"),
     "everything": ("<&- >&- 2>&-", "{run} --input {file} --output {file}.out", 0, ""),
     "everything of an error": ("<&- >&- 2>&-", "{run} --input {file}.none --output {file}.out", 2, ""),
 }

@@ -67,13 +67,14 @@ def make_layers(seed=1, dtype="float64", **encoder):
     return TinyEncoder(dtype=dtype, name="encoder", **encoder), TinyDecoder(dtype=dtype, name="decoder")
 
 
-def make_model(*, encoder=None, decoder=None, fields=None, threads=1, row_multiple=1, **options):
-    """Return a split model of `make_layers(**options)`, or of other layers in their place."""
+def make_model(*, encoder=None, decoder=None, fields=None, threads=1, row_multiple=1, compiled_rows=None, **options):
+    """Return a split model of `make_layers(**options)`, or of other layers in their place; XLA's with compiled rows."""
     made = make_layers(**options)
     encoder = s2s.Node(encoder or made[0], "source", BUCKETS["source"], name="encoder")
     reads = [encoder, "target"]
     decoder = s2s.Node(decoder or made[1], reads, BUCKETS["target"], loss=True, name="decoder")
-    return s2s.SplitModel([encoder, decoder], fields=fields, threads=threads, row_multiple=row_multiple)
+    rows = {"jit_compile": True, "rows": compiled_rows} if compiled_rows else {"row_multiple": row_multiple}
+    return s2s.SplitModel([encoder, decoder], fields=fields, threads=threads, **rows)
 
 
 def make_rows(count=24, seed=1, frames=0, sides=("source", "target")):

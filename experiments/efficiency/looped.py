@@ -35,7 +35,7 @@ class Looped:
         if lengths is not None:
             padding = 1.0 - tf.transpose(tf.sequence_mask(lengths, time, layer.variable_dtype))
             projected += padding[:, :, None] * layer.holding_bias()
-        recurrent = tf.cast(layer.recurrent_kernel.value, layer.compute_dtype)
+        recurrent = layer.recurrent_weights()
         first = tuple(layer.zero_state(rows) if state is None else state)
 
         def body(step: tf.Tensor, state: State, outputs: tf.TensorArray) -> tuple:

@@ -21,7 +21,7 @@ def doing(what: str, path: str | os.PathLike) -> Iterator[None]:
     """Say in an error of the operating system what was being done to which file.
 
     Args:
-        what: The participle, such as `read` or `written`.
+        what: The verb, such as `read`.
         path: The file, or what it is called.
 
     Raises:
@@ -33,36 +33,16 @@ def doing(what: str, path: str | os.PathLike) -> Iterator[None]:
         ...     open("/").close()
         Traceback (most recent call last):
         ...
-        IsADirectoryError: / can't be read: Is a directory
+        IsADirectoryError: can't read /: Is a directory
     """
     try:
         yield
     except OSError as error:
         if error.strerror is None:
             raise
-        told = type(error)(f"{os.fspath(path)} can't be {what}: {explain_failure(error)}")
+        told = type(error)(f"can't {what} {os.fspath(path)}: {explain_failure(error)}")
         told.errno = error.errno
         raise told from error
-
-
-def sync(path: Path) -> None:
-    """Wait until a file is on its disk, as far as the operating system tells: a full one may be told only then."""
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
-
-
-def explain_failure(error: Exception) -> str:
-    """Return why something can't be read or written, and what to do.
-
-    Args:
-        error: Python's error, or one of TensorFlow, whose message ends in what the operating system says.
-    """
-    reason = getattr(error, "strerror", None) or str(error).splitlines()[0].split("; ")[-1].partition(" [Op:")[0]
-    mends = {os.strerror(number): mend for number, mend in _MENDS.items()}
-    return f"{reason}; {mends[reason]}, and try again" if reason in mends else reason
 
 
 def check_writable(path: Path) -> None:
@@ -76,9 +56,9 @@ def check_writable(path: Path) -> None:
     """
     if path.exists() and not path.is_file() and not path.is_dir():
         return  # a pipe or a device: to open it may wait for its reader
-    with doing("written", path):
+    with doing("write", path):
         if path.is_dir():
-            raise IsADirectoryError(f"{path} can't be written: it is a directory; give the name of a file")
+            raise IsADirectoryError(f"can't write {path}: it is a directory; give the name of a file")
         temporary = _temporary(path)
         try:
             temporary.write_bytes(b"")
@@ -92,7 +72,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         OSError: It can't be written; the message names it.
     """
-    with doing("written", path):
+    with doing("write", path):
         if path.exists() and not path.is_file():  # a pipe or a device, /dev/null for one, is written, not replaced
             path.write_bytes(data)
             return
@@ -102,6 +82,26 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.replace(temporary, os.path.realpath(path))  # a link stays one
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file is on its disk, as far as the operating system tells: a full one may be told only then."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def explain_failure(error: Exception) -> str:
+    """Return why something can't be written, and what to do.
+
+    Args:
+        error: Python's error, or one of TensorFlow, whose message ends in what the operating system says.
+    """
+    reason = getattr(error, "strerror", None) or str(error).splitlines()[0].split("; ")[-1].partition(" [Op:")[0]
+    mends = {os.strerror(number): mend for number, mend in _MENDS.items()}
+    return f"{reason}; {mends[reason]}, and try again" if reason in mends else reason
 
 
 def _temporary(path: Path) -> Path:

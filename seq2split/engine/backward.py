@@ -30,6 +30,9 @@ class NestedBackward:
         outputs: The differentiable outputs of the forward.
         at_hand: Forward tensors that cost nothing to keep: inputs and outputs.
         owner: Who errors speak of.
+
+    Raises:
+        ValueError: TensorFlow can't take the gradients in a function of their own.
     """
 
     def __init__(
@@ -40,9 +43,20 @@ class NestedBackward:
         owner: str,
     ):
         self._cotangents = [tensor_spec(tensor) for tensor in outputs]
-        self._nested = tf.function(gradients, autograph=False).get_concrete_function(*self._cotangents)
-        release(self._nested.graph.as_graph_def())
         self._at_hand, self._owner = at_hand, owner
+        try:
+            self._nested = tf.function(gradients, autograph=False).get_concrete_function(*self._cotangents)
+        except AssertionError as error:
+            if error.args:
+                raise
+            # TensorFlow's cond_v2 wants what a branch's gradient reads in the branch, or in the graph of the gradients.
+            raise ValueError(
+                f"{owner}: TensorFlow can't take its gradients in a function of their own. Where a branch of tf.cond "
+                "or tf.switch_case has a custom gradient (tf.recompute_grad, tf.custom_gradient, tf.nn.silu), what "
+                "that reads must be made in the branch: give it tf.identity(x) for an x from outside; or run both "
+                "passes in one graph, with value_and_gradients."
+            ) from error
+        release(self._nested.graph.as_graph_def())
 
     def assemble(self, policy: Policy) -> tuple[GraphFunction, list[tf.Tensor]]:
         """Return the backward that follows a save policy, and the forward tensors that it takes after the cotangents.

@@ -58,6 +58,22 @@ class GraphFunction:
         """The number of shapes of its inputs that XLA has compiled it for."""
         return len(self._shapes)
 
+    def compile(self) -> None:
+        """Have XLA compile it now, and not when it is first called: run it on zeros.
+
+        The variables that it assigns have their values again afterwards. Nothing happens where XLA has compiled it or
+        never does, nor where a shape is unknown.
+        """
+        if not self.by_xla or self._shapes or not self._is_static:
+            return
+        given = self.concrete.inputs[: len(self.concrete.inputs) - len(self.concrete.captured_inputs)]
+        before = [(variable, variable.read_value()) for variable in self.read]
+        try:
+            self([tf.zeros(each.shape, each.dtype) for each in given])
+        finally:
+            for variable, value in before:
+                variable.assign(value)
+
     def __call__(self, flat: list[tf.Tensor]) -> list[tf.Tensor]:
         if not tf.executing_eagerly():
             raise RuntimeError(

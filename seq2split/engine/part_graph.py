@@ -159,12 +159,15 @@ class PartGraph:
         residuals.release()
         return BackwardResult(*traced.gradients.pack(flat))
 
-    def value_and_gradients(self, *inputs: Nest, loss_ct: float | tf.Tensor = 1.0) -> LossResult:
+    def value_and_gradients(
+        self, *inputs: Nest, loss_ct: float | tf.Tensor = 1.0, losses_ct: float | tf.Tensor = 1.0
+    ) -> LossResult:
         """Run both passes in one graph: for the last part, which returns the loss.
 
         Args:
             *inputs: Tensors, as in `forward`.
             loss_ct: The cotangent of the loss, a scalar.
+            losses_ct: The cotangent of the losses that layers add, a scalar, where they join (`Part(losses=True)`).
 
         Returns:
             What the part returns: the scalar loss, alone or as the first of several outputs, whose others are only
@@ -178,7 +181,7 @@ class PartGraph:
         self._check_trainable()
         with self._placed():
             flat = self._inputs.flatten(inputs)
-            results = traced.run([*flat, self._scalar(loss_ct)])
+            results = traced.run([*flat, self._scalar(loss_ct), self._scalar(losses_ct)])
             outputs, gradients = traced.split(self._sealed(results, flat, traced))
         return LossResult(traced.outputs.pack(outputs), *traced.gradients.pack(gradients))
 
@@ -212,12 +215,39 @@ class PartGraph:
             check_choice(f"{self}: the pass to trace", name, PASSES)
             self._traced(PASSES[name])
 
+    def compile(self, *passes: str) -> None:
+        """Have XLA compile passes now that it would otherwise compile when they are first called.
+
+        Each is run on zeros, and the variables that it assigns have their values again afterwards. Without
+        `jit_compile`, and where a dimension is unknown, passes are traced and no more.
+
+        Args:
+            *passes: Any of `forward` (with its backward), `value_and_gradients` and `infer`.
+
+        Raises:
+            ValueError: There is no such pass, or the part can't be traced; see `Part.build`.
+            tf.errors.OpError: XLA can't compile it.
+
+        Example:
+            >>> import keras
+            >>> from seq2split.engine import Part
+            >>> graph = Part(keras.layers.Dense(3)).build(tf.TensorSpec([2, 4], tf.float32), jit_compile=True)
+            >>> graph.compile("forward")
+            >>> graph.compilations  # the forward and the backward
+            2
+        """
+        self.trace(*passes)
+        for name in passes:
+            with self._placed():
+                for function in self.passes[PASSES[name]].functions:
+                    function.compile()
+
     def _scalar(self, loss_ct: float | tf.Tensor) -> tf.Tensor:
         scalar = tf.cast(loss_ct if tf.is_tensor(loss_ct) else tf.constant(loss_ct, tf.float64), tf.float64)
         if scalar.shape.rank != 0:
             raise ValueError(
-                f"{self}: value_and_gradients was given a loss_ct of shape {scalar.shape.as_list()}; expected a "
-                "scalar, the cotangent of the loss. Reduce it, or use forward and backward."
+                f"{self}: value_and_gradients was given a cotangent of shape {scalar.shape.as_list()}; expected a "
+                "scalar, that of the loss. Reduce it, or use forward and backward."
             )
         return scalar
 

@@ -7,6 +7,7 @@ https://arxiv.org/abs/1409.0473 (the additive score).
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import keras
@@ -69,18 +70,23 @@ class Attention(keras.Layer):
         return AttentionMemory(values, keys, additive_mask(real, self.variable_dtype))
 
     @_unconverted
-    def call(self, queries: tf.Tensor, attended: AttentionMemory) -> tuple[tf.Tensor, tf.Tensor]:
+    def call(
+        self, queries: tf.Tensor, attended: AttentionMemory, score_weights: Sequence[tf.Tensor] | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Attend to an encoder's outputs.
 
         Args:
             queries: `[rows, queries, units]`.
             attended: The prepared outputs.
+            score_weights: What the method `score_weights` returned, for whoever attends in a loop; by default it is
+                called.
 
         Returns:
             One context for each query, `[rows, queries, features]`, and the attention weights,
             `[rows, queries, time]`, exactly zero at padding; both in the variable dtype.
         """
-        scores = self._scores(tf.cast(queries, self.compute_dtype), attended.keys)
+        score_weights = self.score_weights() if score_weights is None else score_weights
+        scores = self._scores(tf.cast(queries, self.compute_dtype), attended.keys, *score_weights)
         weights = tf.nn.softmax(tf.cast(scores, self.variable_dtype) + attended.mask)
         contexts = tf.cast(tf.matmul(tf.cast(weights, self.compute_dtype), attended.values), self.variable_dtype)
         return contexts, weights
@@ -90,11 +96,15 @@ class Attention(keras.Layer):
         return super().get_config() | constructor_arguments(self)
 
     @abstractmethod
+    def score_weights(self) -> list[tf.Tensor]:
+        """Return the values of the weights that a query is scored with: those beside `kernel`."""
+
+    @abstractmethod
     def _build_score(self) -> None:
         """Create the weights beside `kernel`."""
 
     @abstractmethod
-    def _scores(self, queries: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
+    def _scores(self, queries: tf.Tensor, keys: tf.Tensor, *weights: tf.Tensor) -> tf.Tensor:
         """Score each of `queries [rows, queries, units]` against each of `keys [rows, time, units]`."""
 
 
@@ -115,10 +125,14 @@ class LuongAttention(Attention):
         ([2, 4, 6], [2, 4, 5])
     """
 
-    def _build_score(self) -> None:
-        pass  # the score is a product
+    def score_weights(self) -> list[tf.Tensor]:
+        """Return nothing: the score is a product."""
+        return []
 
-    def _scores(self, queries: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
+    def _build_score(self) -> None:
+        pass
+
+    def _scores(self, queries: tf.Tensor, keys: tf.Tensor, *weights: tf.Tensor) -> tf.Tensor:
         return tf.matmul(queries, keys, transpose_b=True)
 
 
@@ -146,8 +160,13 @@ class BahdanauAttention(Attention):
         self.bias = add_weight(self, "bias", (self.units,), "zeros")
         self.score = add_weight(self, "score", (self.units, 1))
 
-    def _scores(self, queries: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
-        projected = tf.einsum("rqu,uv->rqv", queries, tf.cast(self.query_kernel.value, self.compute_dtype))
-        projected = tf.cast(projected, self.variable_dtype) + self.bias.value
+    def score_weights(self) -> list[tf.Tensor]:
+        """Return the values of the query's kernel, the bias and the score."""
+        return [tf.convert_to_tensor(weight.value) for weight in (self.query_kernel, self.bias, self.score)]
+
+    def _scores(self, queries: tf.Tensor, keys: tf.Tensor, *weights: tf.Tensor) -> tf.Tensor:
+        query_kernel, bias, score = weights
+        projected = tf.einsum("rqu,uv->rqv", queries, tf.cast(query_kernel, self.compute_dtype))
+        projected = tf.cast(projected, self.variable_dtype) + bias
         hidden = tf.tanh(projected[:, :, None] + tf.cast(keys, self.variable_dtype)[:, None])
-        return tf.einsum("rqtu,u->rqt", hidden, self.score.value[:, 0])
+        return tf.einsum("rqtu,u->rqt", hidden, score[:, 0])

@@ -15,13 +15,14 @@ from typing import Protocol
 import tensorflow as tf
 
 from seq2split.layers.products import widened
+from seq2split.layers.steps import joined, stacked, take_steps
 
 State = tuple[tf.Tensor, ...]
 """The state of a recurrence, tensors `[rows, units]`; the first is the output of the step."""
 
 
 class Cell(Protocol):
-    """What `unroll` needs of a recurrent layer.
+    """What `recur` needs of a recurrent layer.
 
     Attributes:
         compute_dtype: The dtype of matrix products.
@@ -67,7 +68,7 @@ class Cell(Protocol):
         """
 
 
-def unroll(
+def recur(
     cell: Cell, inputs: tf.Tensor, padding: tf.Tensor | None, state: State, backwards: bool
 ) -> tuple[tf.Tensor, State]:
     """Run a cell over all steps.
@@ -96,33 +97,35 @@ def unroll(
         flat = widened(flat, [column for column, _ in extra], 1, compute)
         wide_kernel = widened(kernel, [row for _, row in extra], 0, compute)
         kernel, recurrent_kernel = tf.cast(kernel, compute), tf.cast(recurrent_kernel, compute)
-        projected = tf.unstack(tf.reshape(tf.matmul(flat, wide_kernel), [time, -1, columns]))
-        read, saved, outputs = ([None] * time for _ in range(3))
-        for step in order:
-            read[step] = tf.cast(state[0], compute)
-            recurred = tf.cast(tf.matmul(read[step], recurrent_kernel), variable)
+        projected = tf.reshape(tf.matmul(flat, wide_kernel), [time, -1, columns])
+
+        def forward_step(state, projected):
+            read = tf.cast(state[0], compute)
+            recurred = tf.cast(tf.matmul(read, recurrent_kernel), variable)
             recurred = recurred + recurrent_bias[0] if recurrent_bias else recurred
-            state, saved[step] = cell.forward_step(tf.cast(projected[step], variable), recurred, state)
-            outputs[step] = state[0]
+            state, saved = cell.forward_step(tf.cast(projected, variable), recurred, state)
+            return state, (state[0], read, *saved)
+
+        state, (outputs, read, *saved) = take_steps(forward_step, state, [projected], order)
+
+        def backward_step(state_ct, output_ct, *saved):
+            *gates_ct, state_ct = cell.backward_step(saved, (state_ct[0] + output_ct, *state_ct[1:]))
+            projected_ct, recurred_ct = (tf.cast(gate_ct, compute) for gate_ct in gates_ct)
+            through = tf.cast(tf.matmul(recurred_ct, recurrent_kernel, transpose_b=True), variable)
+            state_ct = (through if state_ct[0] is None else through + state_ct[0], *state_ct[1:])
+            return state_ct, (projected_ct, recurred_ct)
 
         def backward(outputs_ct, *state_ct):
-            steps_ct = tf.unstack(outputs_ct, time)
-            projected_ct, recurred_ct = [None] * time, [None] * time
-            for step in reversed(order):
-                state_ct = (state_ct[0] + steps_ct[step], *state_ct[1:])
-                *gates_ct, state_ct = cell.backward_step(saved[step], state_ct)
-                projected_ct[step], recurred_ct[step] = (tf.cast(gate_ct, compute) for gate_ct in gates_ct)
-                through = tf.cast(tf.matmul(recurred_ct[step], recurrent_kernel, transpose_b=True), variable)
-                state_ct = (through if state_ct[0] is None else through + state_ct[0], *state_ct[1:])
-            projected_ct, recurred_ct = tf.concat(projected_ct, 0), tf.concat(recurred_ct, 0)
+            state_ct, found = take_steps(backward_step, state_ct, [outputs_ct, *saved], order[::-1])
+            projected_ct, recurred_ct = map(joined, found)
             wide_kernel_ct = tf.cast(tf.matmul(flat, projected_ct, transpose_a=True), variable)
-            recurrent_kernel_ct = tf.cast(tf.matmul(tf.concat(read, 0), recurred_ct, transpose_a=True), variable)
+            recurrent_kernel_ct = tf.cast(tf.matmul(joined(read), recurred_ct, transpose_a=True), variable)
             recurrent_bias_ct = [tf.reduce_sum(tf.cast(recurred_ct, variable), 0) for _ in recurrent_bias]
             inputs_ct = tf.cast(tf.matmul(projected_ct, kernel, transpose_b=True), variable)
             kernels_ct = (wide_kernel_ct[:features], wide_kernel_ct[features], recurrent_kernel_ct)
             return tf.reshape(inputs_ct, [time, -1, features]), *kernels_ct, *recurrent_bias_ct, *state_ct
 
-        return (tf.stack(outputs), *state), backward
+        return (stacked(outputs), *state), backward
 
     outputs, *state = run(inputs, *weights, *state)
     return outputs, tuple(state)

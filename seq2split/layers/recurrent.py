@@ -1,4 +1,4 @@
-"""Recurrent layers for static lengths: unrolled, one input projection for all steps, padding that changes nothing.
+"""Recurrent layers for static lengths: one input projection for all steps, padding that changes nothing.
 
 The equations and weight layouts are those of `keras.layers.LSTM` and `keras.layers.GRU(reset_after=True)`, so weights
 can be exchanged with them. Keras multiplies the input by its kernel at each step and selects the old state by a mask at
@@ -6,7 +6,7 @@ each step; here the product is taken once over all steps, and padding is held of
 constant in the projected input closes the gates that let a step in, so that the state passes through a padded step bit
 for bit, and no step pays for it.
 
-The steps are unrolled, and differentiated, by `recurrence.unroll`.
+The steps are taken, and differentiated, by `recurrence.recur`: unrolled, or in a loop where XLA compiles the layer.
 
 Layers are time-major, `[time, rows, features]`, because a step is then a contiguous block. Matrix products run in the
 compute dtype of the layer's policy, and everything between them in its variable dtype.
@@ -18,12 +18,13 @@ https://arxiv.org/abs/1406.1078.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
 
 from seq2split.layers.configuration import constructor_arguments
-from seq2split.layers.recurrence import State, unroll
+from seq2split.layers.recurrence import State, recur
 from seq2split.layers.weights import add_weight
 
 _SATURATED = 1e4  # a pre-activation at which the sigmoid is exactly 0 or 1 in every float type
@@ -81,7 +82,7 @@ class Recurrent(keras.Layer):
         padding = None if lengths is None else self._padding(lengths, inputs.shape[0])
         state = self.zero_state(tf.shape(inputs)[1]) if state is None else state
         inputs = tf.cast(inputs, self.variable_dtype)
-        outputs, final = unroll(self, inputs, padding, state, backwards)
+        outputs, final = recur(self, inputs, padding, state, backwards)
         if lengths is not None and not backwards:
             final = self.final_state(outputs, final, state, lengths)
         if turned:
@@ -92,26 +93,31 @@ class Recurrent(keras.Layer):
         """Return a state of zeros."""
         return (tf.zeros([rows, self.units], self.variable_dtype),) * self.state_size
 
-    def step(self, projected: tf.Tensor, state: State, recurrent: tf.Tensor) -> State:
+    def step(self, projected: tf.Tensor, state: State, recurrent: Sequence[tf.Tensor]) -> State:
         """Take one step.
 
         Args:
             projected: The input's share of the pre-activations, `[rows, gates * units]`.
             state: The state before the step.
-            recurrent: The recurrent kernel in the compute dtype.
+            recurrent: What `recurrent_weights` returned before the first step.
 
         Returns:
             The state after the step.
         """
-        recurred = self.product(state[0], recurrent)
-        if self.recurrent_bias is not None:
-            recurred += self.recurrent_bias.value
+        kernel, *biases = recurrent
+        recurred = self.product(state[0], kernel)
+        for bias in biases:
+            recurred += bias
         return self.forward_step(projected, recurred, state)[0]
+
+    def recurrent_weights(self) -> list[tf.Tensor]:
+        """Return the recurrent kernel in the compute dtype, and the recurrent bias where there is one."""
+        kernel, *biases = _read(self.recurrent_kernel, self.recurrent_bias)
+        return [tf.cast(kernel, self.compute_dtype), *biases]
 
     def weight_values(self) -> list[tf.Tensor]:
         """Return the values of the weights; see `recurrence.Cell`."""
-        weights = (self.kernel, self.bias, self.recurrent_kernel, self.recurrent_bias)
-        return [tf.convert_to_tensor(weight.value) for weight in weights if weight is not None]
+        return _read(self.kernel, self.bias, self.recurrent_kernel, self.recurrent_bias)
 
     def holding_bias(self) -> tf.Tensor:
         """Return what holds the state through padding; see `recurrence.Cell`."""
@@ -273,3 +279,8 @@ class GRU(Recurrent):
 
     def _holding_biases(self) -> list[float]:
         return [_SATURATED, 0.0, 0.0]
+
+
+def _read(*weights: keras.Variable | None) -> list[tf.Tensor]:
+    """Return the values of those weights that there are; `tf.cast` alone would leave it to each step to read them."""
+    return [tf.convert_to_tensor(weight.value) for weight in weights if weight is not None]

@@ -1,4 +1,4 @@
-"""A recurrent decoder with attention, unrolled, so that each bucket has its own static graph.
+"""A recurrent decoder with attention, a static graph for each bucket.
 
 Sources: Bahdanau et al. (2015), https://arxiv.org/abs/1409.0473; Luong et al. (2015), https://arxiv.org/abs/1508.04025;
 Zoph and Knight (2016), https://arxiv.org/abs/1601.00710, for several encoders.
@@ -18,6 +18,7 @@ from seq2split.layers.configuration import constructor_arguments
 from seq2split.layers.dropout import Drop, chosen_seed, dropout
 from seq2split.layers.embeddings import check_own, own_or_shared
 from seq2split.layers.recurrence import State
+from seq2split.layers.steps import stacked, take_steps
 from seq2split.models.output_projection import Losses, OutputProjection, shifted
 from seq2split.models.recurrent_encoder import Encoded, built, recurrent_layer
 from seq2split.split.sequences import Sequences
@@ -124,7 +125,7 @@ class RecurrentDecoder(keras.Layer):
         labels = tf.transpose(target.values)
         drop = dropout(self.dropout * training, self.seed, labels, self.output_projection.bias.value)
         context, state = self.start(*encoded)
-        features, _, _ = self._decode(shifted(labels, self.bos, axis=0), state, partial(self._attend, context), drop)
+        features, _, _ = self._decode(shifted(labels, self.bos, axis=0), state, self._attending(context), drop)
         time = target.values.shape[1] or tf.shape(target.values)[1]
         real = tf.transpose(tf.sequence_mask(target.lengths, time))
         return self.output_projection.losses(features, labels, real, training)
@@ -205,11 +206,18 @@ class RecurrentDecoder(keras.Layer):
         features = self.combine(tf.concat([values, contexts], -1))
         return drop(tf.cast(features, self.variable_dtype), len(self.stack) + 1), weights, tuple(after)
 
-    def _attend(self, context: Context, queries: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """Attend with queries `[rows, queries, units]` to all encoders, whose contexts are put side by side."""
-        pairs = zip(self.attentions, context, strict=True)
-        read = [attention(queries, attended) for attention, attended in pairs]
-        return tf.concat([contexts for contexts, _ in read], -1), [weights for _, weights in read]
+    def _attending(self, context: Context) -> Attend:
+        """Return the attention to all encoders, whose contexts are put side by side. Its weights are read here."""
+        attended = [(each.score_weights(), memory) for each, memory in zip(self.attentions, context, strict=True)]
+
+        def attend(queries: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+            read = [
+                attention(queries, memory, score_weights)
+                for attention, (score_weights, memory) in zip(self.attentions, attended, strict=True)
+            ]
+            return tf.concat([contexts for contexts, _ in read], -1), [weights for _, weights in read]
+
+        return attend
 
     def _attend_together(self, context: Context, queries: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """Attend with one query a row, several rows to a sentence: they become its queries.
@@ -217,7 +225,7 @@ class RecurrentDecoder(keras.Layer):
         So an encoder's outputs are read once for all hypotheses of a sentence, and never repeated.
         """
         sentences = tf.shape(context[0].keys)[0]
-        found = self._attend(context, tf.reshape(queries, [sentences, -1, queries.shape[-1]]))
+        found = self._attending(context)(tf.reshape(queries, [sentences, -1, queries.shape[-1]]))
         return tf.nest.map_structure(lambda each: tf.reshape(each, [-1, 1, _last_size(each)]), found)
 
     def _attend_and_step(
@@ -232,15 +240,17 @@ class RecurrentDecoder(keras.Layer):
         """
         embeddings, contexts = tf.split(layer.kernel.value, [values.shape[-1], -1])
         projected = layer.product(values, embeddings) + layer.bias.value
-        recurrent = tf.cast(layer.recurrent_kernel.value, self.compute_dtype)
+        recurrent = layer.recurrent_weights()
         contexts = tf.cast(contexts, self.compute_dtype)
-        outputs, read = [], []
-        for step in tf.unstack(projected):
+
+        def step(state: State, projected: tf.Tensor) -> tuple[State, tuple[tf.Tensor, ...]]:
             context, weights = attend(state[0][:, None])
-            read.append(context[:, 0])
-            state = layer.step(step + layer.product(read[-1], contexts), state, recurrent)
-            outputs.append(state[0])
-        return tf.stack(outputs), tf.stack(read), weights, state
+            context = context[:, 0]
+            state = layer.step(projected + layer.product(context, contexts), state, recurrent)
+            return state, (state[0], context, *weights)
+
+        state, (outputs, read, *weights) = take_steps(step, state, [projected], range(values.shape[0]))
+        return stacked(outputs), stacked(read), [each[-1] for each in weights], state
 
 
 def _last_size(tensor: tf.Tensor) -> int | tf.Tensor:

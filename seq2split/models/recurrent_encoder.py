@@ -1,4 +1,4 @@
-"""A recurrent encoder, unrolled, so that each bucket has its own static graph."""
+"""A recurrent encoder, a static graph for each bucket."""
 
 from __future__ import annotations
 

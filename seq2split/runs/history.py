@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from seq2split.common.files import doing, write_atomically
+from seq2split.common.files import doing, explain_failure, write_atomically
 
 Entry = dict[str, Any]
 
@@ -38,8 +38,11 @@ class History:
         self.entries.append(entry)
         if self._path is not None:
             line = (json.dumps(entry) + "\n").encode()
-            with doing("written", self._path), self._path.open("ab") as file:
-                file.write(line)
+            try:
+                with self._path.open("ab") as file:
+                    file.write(line)
+            except OSError as error:
+                raise type(error)(f"{self._path} can't be written: {explain_failure(error)}.") from error
             self._note(line)
 
     def state(self) -> dict[str, Any]:
@@ -121,15 +124,15 @@ def read_history(path: Path) -> list[Entry]:
     if not path.exists():
         raise ValueError(f"{path.parent} holds no history: it has no {path.name}. Training a run writes it.")
     with doing("read", path):
-        data = path.read_bytes()
-    *lines, _ = data.split(b"\n")  # what follows the last line's end is unfinished, or empty
+        *lines, _ = path.read_bytes().split(b"\n")  # what follows the last line's end is unfinished, or empty
     entries = []
     for number, line in enumerate(lines, 1):
         entry = _parse(line)
         if entry is None:
             shown = line[:60].decode(errors="replace")
             raise ValueError(
-                f"{path}, line {number}: expected a JSON object of numbers with a step, got {shown!r}; delete the line."
+                f"{path}, line {number}: expected a JSON object of numbers with a step, got {shown!r}; delete the "
+                "line, whose figures are lost."
             )
         entries.append(entry)
     return entries
@@ -149,8 +152,8 @@ def _parse(line: bytes) -> Entry | None:
         entry = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    is_right = isinstance(entry, dict) and type(entry.get("step")) is int and all(map(_is_number, entry.values()))
-    return entry if is_right else None
+    is_entry = isinstance(entry, dict) and type(entry.get("step")) is int and all(map(_is_number, entry.values()))
+    return entry if is_entry else None
 
 
 def _is_number(value: Any) -> bool:

@@ -93,3 +93,26 @@ class ContextLengths:
                 f"{len(buckets)} buckets: {list(buckets.boundaries)}. Give at most {len(buckets)}."
             )
         return buckets.thinned(count)
+
+
+def check_compilation(jit_compile: bool, rows: int | None, context_buckets: int, row_multiple: int) -> None:
+    """Check the arguments of a `SplitModel` that XLA compiles, or doesn't.
+
+    Raises:
+        ValueError: They are out of range, or have no meaning without XLA.
+    """
+    if not jit_compile and (rows is not None or context_buckets != 1):
+        raise ValueError(
+            f"SplitModel was given rows = {rows} and context_buckets = {context_buckets}, which fix the shapes of part "
+            "graphs that XLA compiles; give jit_compile=True as well, or leave them out."
+        )
+    if jit_compile and (rows is None or rows < 1 or row_multiple != 1):
+        raise ValueError(
+            f"SplitModel(jit_compile=True) was given rows = {rows} and row_multiple = {row_multiple}; XLA compiles a "
+            "part graph for a fixed number of rows: give it as rows=32, about what a bucket holds of a batch, and "
+            "leave row_multiple out."
+        )
+    if context_buckets < 1:
+        raise ValueError(
+            f"context_buckets = {context_buckets}; expected 1 or more: what a part reads is padded to them."
+        )

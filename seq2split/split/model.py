@@ -10,32 +10,30 @@ The orchestration is eager: one `tf.function` around the calls would be optimize
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections.abc import Collection, Iterable, Mapping
 from itertools import chain
 from typing import Any
 
 import keras
 import tensorflow as tf
-from tqdm.auto import tqdm
 
+from seq2split.buckets import Buckets
 from seq2split.engine import PartGraph
 from seq2split.engine.outer_tapes import sealed
 from seq2split.engine.variables import unwrapped
 from seq2split.split.batch_step import BatchStep
-from seq2split.split.context_lengths import ContextLengths
+from seq2split.split.context_lengths import ContextLengths, check_compilation
 from seq2split.split.fields import Fields
 from seq2split.split.grouping import FixedGrouping, FlexibleGrouping
+from seq2split.split.loss_checks import check_padding, check_sums
 from seq2split.split.node import Node
 from seq2split.split.part_graphs import PartGraphs
-from seq2split.split.results import BatchLosses, Gradient, LossAndGradients
+from seq2split.split.results import ADDED_LOSSES, BatchLosses, Gradient, LossAndGradients
 from seq2split.split.threads import Workers
 from seq2split.split.updates import apply_gradients
 from seq2split.split.wiring import WiredPart, Wiring
 
 Nest = Any
-_SUM_TOLERANCE = 0.05  # relative; a mean is off by half, and sums by rounding alone
 
 
 class SplitModel:
@@ -55,7 +53,8 @@ class SplitModel:
             spreads no single operation over them: see `threads.use_cores`. Operations on unrolled steps are too short
             to be shared, and a core that works on its own rows shares nothing. The threads don't see a `tf.device`
             scope of the caller.
-        jit_compile: True if XLA compiles the part graphs, when each is first called. Their shapes are static then.
+        jit_compile: True if XLA compiles the part graphs, in `build` or when each is first called. Their shapes are
+            static then.
         rows: With `jit_compile`, the number of rows that every part graph takes: groups are cut into pieces of so many,
             and the last is filled with empty rows. About what a bucket holds of a batch wastes least.
         context_buckets: With `jit_compile`, the number of lengths to which what a part reads of another is padded. With
@@ -66,6 +65,7 @@ class SplitModel:
     Attributes:
         row_multiple: The number that rows of a group are rounded up to a multiple of.
         threads: The number of groups that run at once.
+        jit_compile: True if XLA compiles the part graphs.
 
     Raises:
         ValueError: The parts can't be wired as the nodes say; or `rows` and `context_buckets` are out of range, or
@@ -96,10 +96,11 @@ class SplitModel:
     ):
         if threads < 1 or row_multiple < 1:
             raise ValueError(f"SplitModel was given {threads=} and {row_multiple=}; expected 1 or more of each.")
-        self.row_multiple, self.threads = row_multiple, threads
+        self.row_multiple, self.threads, self.jit_compile = row_multiple, threads, jit_compile
         self._wiring = Wiring(nodes)
-        _check_compilation(jit_compile, rows, context_buckets, row_multiple)
+        check_compilation(jit_compile, rows, context_buckets, row_multiple)
         self._wiring.check_fields(fields or {})
+        self._wiring.check_added_losses(filler=jit_compile or row_multiple > 1)
         contexts = ContextLengths(self._wiring, context_buckets) if jit_compile else None
         self._grouping = FixedGrouping(rows, contexts) if contexts else FlexibleGrouping(threads, row_multiple)
         self._graphs = PartGraphs(self._wiring, fields or {}, contexts, rows)
@@ -175,12 +176,14 @@ class SplitModel:
         """
         self._wiring.check_names(frozen, "to freeze")
         step = self._step(batch, self._wiring.parts)
-        weights = step.weights() if weights is None else dict(weights)
+        own = step.weights()
+        weights = own if weights is None else dict(weights)
         if weights.keys() != set(self._wiring.losses) or min(weights.values()) <= 0:
             raise ValueError(
                 f"loss_and_gradients was given the weights {weights}; expected a positive number for each of the parts "
                 f"with losses, {self._wiring.losses}."
             )
+        step.fraction = own[self._wiring.losses[0]] / weights[self._wiring.losses[0]]
         for name in self._wiring.inner:
             step.forward(name)
         for name in self._wiring.losses:
@@ -188,6 +191,7 @@ class SplitModel:
         for name in reversed(self._wiring.inner):
             if not set(self._wiring.upstream(name)) <= set(frozen):
                 step.backward(name)
+        self._wiring.check_added_losses(filler=False)  # variables that layers made in their first call exist now
         losses = step.losses(weights)
         loss, metrics, gradients = self._sealed(batch, (losses.loss, losses.metrics, step.gradients(frozen)))
         return LossAndGradients(loss, metrics, losses.weights, gradients)
@@ -219,7 +223,7 @@ class SplitModel:
         return self._step(batch, self._wiring.parts).weights()
 
     def check_losses(self, batch: Fields) -> None:
-        """Warn of losses that layers add, and of losses that don't seem to be sums over real positions.
+        """Warn of losses by which gradients would depend on how a batch is grouped or padded.
 
         The first row that is not empty is measured alone and several times in a batch: divided by its weight, a sum is
         the same. More rows than `row_multiple` make another shape of it, which a mean over the shape shows.
@@ -227,27 +231,11 @@ class SplitModel:
         Args:
             batch: The batch; see `loss_and_gradients`.
         """
-        for name, part in self._wiring.parts.items():
-            if getattr(part.part.fn, "losses", None):
-                warnings.warn(
-                    f"part {name!r} has losses that Keras's own fit would add (add_loss, regularizers); they are no "
-                    "part of a split model's loss. Add them to what the part with the loss returns, or leave them out.",
-                    stacklevel=2,
-                )
         step = self._step(batch, self._wiring.parts)
         once, repeated = (self.losses(step.repeated_row(times)) for times in (1, self.row_multiple + 1))
-        for name, weight in once.weights.items():
-            key = f"{name}/loss"
-            alone, together = (float(found.metrics.get(key, found.loss)) for found in (once, repeated))
-            if not math.isclose(alone, together, rel_tol=_SUM_TOLERANCE, abs_tol=_SUM_TOLERANCE):
-                warnings.warn(
-                    f"part {name!r} returns a loss that doesn't seem to be a sum over real positions (or a weight that "
-                    f"doesn't add up): divided by its weight ({weight:g} for one row), it is {alone:.4g} for a row "
-                    f"alone and {together:.4g} for the row repeated. Gradients would then depend on how a batch is "
-                    "grouped. Take tf.reduce_sum, no mean, and mask padding: losses * tf.sequence_mask(target.lengths, "
-                    "...).",
-                    stacklevel=2,
-                )
+        check_sums(once, repeated)
+        if ADDED_LOSSES in once.metrics:
+            check_padding(once, self._with_longest_buckets().losses(step.repeated_row(1)))
 
     def infer(self, batch: Fields, name: str) -> Nest:
         """Return the outputs of one part in inference, in the order of the batch.
@@ -305,17 +293,31 @@ class SplitModel:
         """
         return self._graphs.output_specs(name)
 
-    def build(self, progress: bool = True) -> None:
-        """Build the part graphs of all buckets for training, at most one for each part and bucket.
+    def build(self, progress: bool = True, inference: bool = False) -> None:
+        """Build the part graphs of all buckets, at most one for each part and bucket.
+
+        With `jit_compile` XLA compiles them too, which takes seconds for each. Otherwise it would do so when a batch
+        first meets a bucket.
 
         Args:
             progress: True to show a bar.
+            inference: True to build what `losses` and `infer` run as well as what `loss_and_gradients` does.
         """
-        with tqdm(self._graphs.keys(), desc="building part graphs", unit="graph", disable=not progress) as bar:
-            for name, *lengths in bar:
-                bar.set_postfix_str(f"{name} {lengths[0]}")
-                graph = self._graphs.get(name, lengths[0], tuple(lengths[1:]))
-                graph.trace("value_and_gradients" if name in self._wiring.losses else "forward")
+        self._graphs.build(progress, inference)
+
+    def _with_longest_buckets(self) -> SplitModel:
+        nodes = [
+            Node(
+                part.part,
+                part.reads,
+                part.buckets and Buckets([part.buckets.boundaries[-1]]),
+                loss=part.loss,
+                weight=part.weight,
+                name=name,
+            )
+            for name, part in self._wiring.parts.items()
+        ]
+        return SplitModel(nodes, fields=self.fields)
 
     def _sealed(self, batch: Fields, results: Nest) -> Nest:
         """Hide results from a tape around the call, which the part graphs that ran in other threads don't know of."""
@@ -326,22 +328,4 @@ class SplitModel:
     def _step(self, batch: Fields, names: Iterable[str]) -> BatchStep:
         return BatchStep(
             batch, names, wiring=self._wiring, graphs=self._graphs, grouping=self._grouping, workers=self._workers
-        )
-
-
-def _check_compilation(jit_compile: bool, rows: int | None, context_buckets: int, row_multiple: int) -> None:
-    if not jit_compile and (rows is not None or context_buckets != 1):
-        raise ValueError(
-            f"SplitModel was given rows = {rows} and context_buckets = {context_buckets}, which fix the shapes of part "
-            "graphs that XLA compiles; give jit_compile=True as well, or leave them out."
-        )
-    if jit_compile and (rows is None or rows < 1 or row_multiple != 1):
-        raise ValueError(
-            f"SplitModel(jit_compile=True) was given rows = {rows} and row_multiple = {row_multiple}; XLA compiles a "
-            "part graph for a fixed number of rows: give it as rows=32, about what a bucket holds of a batch, and "
-            "leave row_multiple out."
-        )
-    if context_buckets < 1:
-        raise ValueError(
-            f"context_buckets = {context_buckets}; expected 1 or more: what a part reads is padded to them."
         )

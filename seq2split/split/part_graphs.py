@@ -7,6 +7,7 @@ from threading import RLock
 from typing import Any
 
 import tensorflow as tf
+from tqdm.auto import tqdm
 
 from seq2split.engine import PartGraph
 from seq2split.engine.signature import describe
@@ -60,6 +61,20 @@ class PartGraphs:
             for context in self._context_choices(name)
         ]
 
+    def build(self, progress: bool, inference: bool) -> None:
+        """Trace the part graphs of all keys, and have XLA compile them if it ever does.
+
+        Args:
+            progress: True to show a bar.
+            inference: True for what inference runs as well as training.
+        """
+        task = "compiling" if self.is_compiled else "building"
+        with tqdm(self.keys(), desc=f"{task} part graphs", unit="graph", disable=not progress) as bar:
+            for name, *lengths in bar:
+                bar.set_postfix_str(f"{name} {lengths[0]}")
+                graph = self.get(name, lengths[0], tuple(lengths[1:]))
+                graph.compile(self._training_pass(name), *(["infer"] if inference else []))
+
     def get(self, name: str, length: int, context: tuple[int, ...] = ()) -> PartGraph:
         """Return the part graph of one bucket.
 
@@ -106,9 +121,7 @@ class PartGraphs:
     def trace_any(self, name: str) -> None:
         """Trace one part graph of a part, if none is: so that variables made in the first call exist."""
         if not self._wiring.parts[name].part.traces:
-            self.get(name, self._wiring.lengths(name)[0]).trace(
-                "value_and_gradients" if name in self._wiring.losses else "forward"
-            )
+            self.get(name, self._wiring.lengths(name)[0]).trace(self._training_pass(name))
 
     def position(self, field: str) -> tf.TensorSpec:
         """Return the dtype and shape of one position of a batch field."""
@@ -128,7 +141,7 @@ class PartGraphs:
         """
         if not self.is_compiled:
             return self.output_specs(read)
-        specs = self.get(read, *self._contexts.source(name, read, length, context)).output_specs
+        specs = self._handed_over(read, self.get(read, *self._contexts.source(name, read, length, context)))
         self.output_specs(read)  # checks that it can cross
         return specs
 
@@ -139,22 +152,23 @@ class PartGraphs:
                 built = [graph for (part, *_), graph in self.built.items() if part == name]
                 graph = built[0] if built else self.get(name, self._wiring.lengths(name)[0])
                 self._check_times(name, graph)
-                timed = iter(time_leaves(graph.output_specs))
-                self._output_specs[name] = tf.nest.map_structure(
-                    lambda spec: _relax(spec, next(timed), name), graph.output_specs
-                )
+                specs = self._handed_over(name, graph)
+                timed = iter(time_leaves(specs))
+                self._output_specs[name] = tf.nest.map_structure(lambda spec: _relax(spec, next(timed), name), specs)
             return self._output_specs[name]
 
     def _check_times(self, name: str, graph: PartGraph) -> None:
         """Check that no output has a time axis outside `Sequences`, whose length another bucket would change."""
-        lengths, flat = self._wiring.lengths(name), tf.nest.flatten(graph.output_specs)
+        specs = self._handed_over(name, graph)
+        lengths, flat = self._wiring.lengths(name), tf.nest.flatten(specs)
         suspects = [
             spec is not None and not timed and (spec.shape.rank or 0) > 1 and spec.shape[1] in lengths
-            for spec, timed in zip(flat, time_leaves(graph.output_specs), strict=True)
+            for spec, timed in zip(flat, time_leaves(specs), strict=True)
         ]
         if self.is_compiled or len(lengths) < 2 or not any(suspects):
             return
-        ends = [tf.nest.flatten(self.get(name, length).output_specs) for length in (lengths[0], lengths[-1])]
+        built = [self.get(name, length) for length in (lengths[0], lengths[-1])]
+        ends = [tf.nest.flatten(self._handed_over(name, each)) for each in built]
         for suspected, short, long in zip(suspects, *ends, strict=True):
             if suspected and short.shape[1] != long.shape[1]:
                 raise ValueError(
@@ -162,6 +176,10 @@ class PartGraphs:
                     f"bucket {lengths[-1]}: what has a time axis crosses as Sequences. Return "
                     "seq2split.Sequences(output, lengths), with the lengths of the field that the part read."
                 )
+
+    def _handed_over(self, name: str, graph: PartGraph) -> Nest:
+        """Return the specs of what a part graph returns, without the losses that its layers add."""
+        return graph.output_specs.outputs if self._wiring.parts[name].part.losses else graph.output_specs
 
     def _input_specs(self, name: str, length: int, context: tuple[int, ...]) -> list[Nest]:
         return [
@@ -176,6 +194,9 @@ class PartGraphs:
         return Sequences(
             tf.TensorSpec([rows, length, *position.shape], position.dtype), tf.TensorSpec([rows], tf.int32)
         )
+
+    def _training_pass(self, name: str) -> str:
+        return "value_and_gradients" if name in self._wiring.losses else "forward"
 
     def _context_choices(self, name: str) -> list[tuple[int, ...]]:
         return self._contexts.choices(name) if self._contexts else [()]

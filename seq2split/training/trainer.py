@@ -181,7 +181,7 @@ class Trainer:
                 result, rates = self._step(group, meter)
                 step = int(self.progress.step)
                 if step % log_every == 0:
-                    self._note(**meter.window(), **rates)
+                    self._records.add(**meter.window(), **rates)
                 if result is not None:
                     self._call("on_step", result)
                 better = False
@@ -215,6 +215,8 @@ class Trainer:
 
     def _begin(self, batches: Batches, marks: dict[str, Any], changed: bool) -> None:
         self._say_all(self._records.restore(marks, changed))
+        if self.model.jit_compile:  # minutes perhaps, which are no part of the first steps
+            self.model.build(self._is_shown, inference=self._validate is not None)
         if not int(self.progress.step):
             self._moving.reset()
             self.model.check_losses(next(batches.stream()))
@@ -299,7 +301,7 @@ class Trainer:
             self._records.add_candidate(step, figure)
         verdict = ", the best so far" if better else ", far worse than before any training" if is_absurd else ""
         self.say(f"step {step}: validation {shown(figures)}{verdict}")
-        self._note(**{f"validation_{name}": value for name, value in figures.items()})
+        self._records.add(**{f"validation_{name}": value for name, value in figures.items()})
         self._call("on_validation", figures)
         return better
 
@@ -311,10 +313,6 @@ class Trainer:
                 "monitor. Name another: fit(..., monitor=..., mode=...)."
             )
         return self._sign * figures[self._monitor]
-
-    def _note(self, **figures: float) -> None:
-        """Write figures of the last step to the history and for TensorBoard."""
-        self._records.add(**figures)
 
     def _save(self, meter: Meter) -> None:
         keep = self._divergence.judge_checkpoint(int(self.progress.step))
@@ -341,7 +339,7 @@ class Trainer:
             figures = self._validate(self.model)
             better = self._figure(figures) > float(self.progress.best)
             self._records.keep_average(better)
-        self._note(**{f"average_{name}": value for name, value in figures.items()})
+        self._records.add(**{f"average_{name}": value for name, value in figures.items()})
         verdict = "better than the best: it is the model of this run" if better else "no better than the best"
         self.say(f"average of the models of steps {', '.join(map(str, steps))}: {shown(figures)}, {verdict}")
 

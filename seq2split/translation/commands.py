@@ -106,7 +106,7 @@ def translate(chosen: argparse.Namespace) -> None:
     if chosen.output != "-":
         _write_lines(chosen.output, lines)
         return
-    with doing("written", "standard output"):
+    with doing("write", "standard output"):
         sys.stdout.writelines(line + "\n" for line in lines)
 
 

@@ -189,7 +189,7 @@ def _make_vocabulary(config: Config, side: str, lines: dict[str, list[str]]) -> 
     settings = config.vocabulary
     given = getattr(settings, f"{side}_model")
     if given:
-        return Vocabulary(given).path.read_bytes()
+        return Vocabulary(given, settings.start).path.read_bytes()
     text = list(chain(*lines.values())) if settings.joint else lines[side]
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch, "made.model")

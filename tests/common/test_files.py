@@ -76,7 +76,7 @@ def unwritable(request, tmp_path):
 
 @pytest.mark.parametrize("use", [check_writable, lambda path: write_atomically(path, b"data")])
 def test_an_error_names_the_file(unwritable, use):
-    with pytest.raises(OSError, match="can't be written") as caught:
+    with pytest.raises(OSError, match="can't write") as caught:
         use(unwritable)
     assert str(unwritable) in str(caught.value)
     assert "Errno" not in str(caught.value)
@@ -85,7 +85,7 @@ def test_an_error_names_the_file(unwritable, use):
 def test_the_number_of_an_error_stays():
     with pytest.raises(IsADirectoryError) as caught, doing("read", "/"), open("/"):
         pass
-    assert (str(caught.value), caught.value.errno) == ("/ can't be read: Is a directory", 21)
+    assert (str(caught.value), caught.value.errno) == ("can't read /: Is a directory", 21)
 
 
 def test_an_error_that_says_more_stays():

@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from engine_subjects import SUBJECTS, Case, Subject, floats, integers, variable
-from engine_trials import Trial, values, weighted_sum, weights_like
+from engine_trials import Trial, operations, values, weighted_sum, weights_like
 
 from seq2split.engine import Part, policies
 from seq2split.engine.passes import ForwardPass
+from seq2split.layers import GRU, LSTM
 
 spec = tf.TensorSpec
 
@@ -72,7 +73,20 @@ def looping(name):
     return Subject(name, make)
 
 
-TABLE = SUBJECTS | {name: looping(name) for name in LOOPS}
+def recurrent(kind, **options):
+    """Our own recurrent layers, which are traced as loops, of padded rows from a given state."""
+
+    def make(dtype):
+        layer = kind(3, dtype=dtype, **options)
+        layer.build((None, None, 4))
+        state = tuple(floats(dtype, 2, 3) for _ in range(layer.state_size))
+        return Case(layer, [(floats(dtype, 5, 2, 4), np.array([5, 3], np.int32), state)])
+
+    return Subject(f"{kind.__name__.lower()}{'_reverse' * len(options)}", make)
+
+
+OWN = {subject.name: subject for subject in (recurrent(LSTM), recurrent(GRU), recurrent(LSTM, reverse=True))}
+TABLE = SUBJECTS | {name: looping(name) for name in LOOPS} | OWN
 UNBOUNDED = "fixed tensor list size"
 EXCLUDED = {
     "while_reads_before": UNBOUNDED,
@@ -134,7 +148,7 @@ def test_both_passes_equal_the_joint_program(name):
     check_compilations(subject)
 
 
-@pytest.mark.parametrize("name", ["dense", "lstm_while", "self_attention", "stops early", "tied_embedding"])
+@pytest.mark.parametrize("name", ["dense", "lstm_while", "self_attention", "stops early", "tied_embedding", "gru"])
 def test_both_passes_equal_the_joint_program_in_float32(name):
     check_both_passes(trial(name, "float32"))
 
@@ -192,6 +206,18 @@ def test_loop_residuals_are_dense_and_their_bytes_are_known(name):
     assert all(each.shape.is_fully_defined() and each.kind == "computed" for each in stacked)
 
 
+@pytest.mark.parametrize("name", OWN)
+def test_own_recurrent_layers_are_a_loop_either_way_and_keep_what_they_stack(name):
+    graph = trial(name).graph
+    forward, backward = (operations(each.concrete) for each in graph.passes[ForwardPass].functions)
+    assert [sum(count for kind, count in each.items() if "While" in kind) for each in (forward, backward)] == [1, 1]
+    assert forward["Sigmoid"] > 0
+    assert backward["Sigmoid"] == backward["Tanh"] == 0
+    kept = [each.shape.as_list() for each in graph.residual_specs if each.kind == "computed" and each.shape.rank == 3]
+    assert len(kept) >= 5
+    assert all(shape == [5, 2, 3] for shape in kept)
+
+
 POLICIES = {
     "all": policies.everything,
     "inputs": policies.inputs,
@@ -201,7 +227,7 @@ POLICIES = {
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("name", ["gru_while", "sequential"])
+@pytest.mark.parametrize("name", ["gru_while", "sequential", "lstm"])
 def test_save_policies(name, policy):
     check_both_passes(Trial(TABLE[name], "float64", POLICIES[policy], jit_compile=True))
 
@@ -253,6 +279,28 @@ def test_compilations_are_those_that_xla_makes(tmp_path):
     compilations, traces = map(int, done.stdout.split())
     assert len(list(tmp_path.glob("*before_optimizations.txt"))) == compilations == 3 * 3
     assert traces == 2 * 2 + 1  # the first trace made the variables and was repeated
+
+
+@pytest.mark.parametrize("name", ["reads_then_assigns", "shared_seeds"])
+def test_compiling_ahead_changes_no_state(name):
+    subject = Trial(TABLE[name], "float64", jit_compile=True)
+    graph = subject.part.build(*subject.specs, trace=(), jit_compile=True)
+    subject.reset()
+    graph.compile("forward", "infer")
+    np.testing.assert_equal(values(subject.states), subject._initial)
+    assert (graph.compilations, int(subject.counter)) == (3, 0)
+    subject.graph = graph
+    check_both_passes(subject)
+    graph.compile("forward")
+    graph.infer(*subject.calls[0])
+    assert graph.compilations == 3
+
+
+def test_compiling_ahead_leaves_alone_what_it_can_not_compile():
+    part = Part(lambda x: 2 * x, variables=[])
+    for graph in (part.build(spec([2])), part.build(spec([None]), jit_compile=True)):
+        graph.compile("forward", "infer")
+        assert (graph.compilations, len(graph.passes)) == (0, 2)
 
 
 @pytest.mark.parametrize("traced", ["forward", "infer", "value_and_gradients"])

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from arrays import FLOATS, assert_close, normal, randomize
 
+from seq2split.common.compilation import tracing_for_xla
 from seq2split.layers import GRU, LSTM
 from seq2split.layers.recurrent import _SATURATED
 
@@ -58,8 +59,10 @@ def keras_twin(cell, layer):
 def weighted_loss(outputs, state, lengths):
     """A fixed random weighted sum of the outputs at real positions and of the final state."""
     mask = 1.0 if lengths is None else real_mask(lengths)
-    terms = [tf.reduce_sum(outputs * mask * normal(*outputs.shape, seed=7))]
-    terms += [tf.reduce_sum(each * normal(*each.shape, seed=8 + index)) for index, each in enumerate(state)]
+    terms = [tf.reduce_sum(outputs * mask * normal(*outputs.shape, seed=7, dtype=outputs.dtype))]
+    terms += [
+        tf.reduce_sum(each * normal(*each.shape, seed=8 + index, dtype=each.dtype)) for index, each in enumerate(state)
+    ]
     return tf.add_n(terms)
 
 
@@ -120,6 +123,74 @@ def test_initial_weights_are_those_of_keras(cell):
     np.testing.assert_array_equal(np.reshape(biases, -1), np.reshape(twin.get_weights()[2], -1))
     recurrent = layer.recurrent_kernel.numpy()
     np.testing.assert_allclose(recurrent @ recurrent.T, np.eye(UNITS), atol=1e-6)
+
+
+# In a loop, as where XLA compiles it
+
+
+def traced(layer, lengths, *, for_xla, **options):
+    """A function of inputs and state that returns outputs, final state and gradients."""
+
+    def run(inputs, state):
+        with tracing_for_xla(for_xla):
+            return run_ours(layer, inputs, lengths, state)
+
+    return tf.function(run, autograph=False, **options)
+
+
+@every_cell
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("given_state", [False, True])
+def test_a_loop_equals_unrolled_steps(cell, reverse, padded, given_state):
+    layer = make_layer(cell, reverse=reverse)
+    state = make_state(layer) if given_state else None
+    inputs, lengths = normal(TIME, ROWS, FEATURES), LENGTHS if padded else None
+    found, expected = (traced(layer, lengths, for_xla=for_xla)(inputs, state) for for_xla in (True, False))
+    for one, other in zip(tf.nest.flatten(found), tf.nest.flatten(expected), strict=True):
+        assert_close(one, other)
+
+
+@every_cell
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("mixed_bfloat16", 2e-2)])
+def test_a_loop_is_near_unrolled_steps(cell, dtype, tolerance):
+    layer, inputs = make_layer(cell, dtype=dtype), normal(TIME, ROWS, FEATURES, dtype="float32")
+    found, expected = (traced(layer, LENGTHS, for_xla=for_xla)(inputs, None) for for_xla in (True, False))
+    for one, other in zip(tf.nest.flatten(found), tf.nest.flatten(expected), strict=True):
+        assert one.dtype == other.dtype
+        assert_close(one, other, tolerance)
+
+
+@every_cell
+@pytest.mark.parametrize("reverse", [False, True])
+def test_xla_compiles_a_loop_in_which_padding_changes_no_bit(cell, reverse):
+    layer = make_layer(cell, reverse=reverse, dtype="float32")
+    inputs, state = normal(TIME, ROWS, FEATURES, dtype="float32"), make_state(layer, dtype="float32")
+    compiled = traced(layer, LENGTHS, for_xla=True, jit_compile=True)
+    results = [compiled(with_garbage(inputs, size), state) for size in (0.5, 1e3)]
+    expected = traced(layer, LENGTHS, for_xla=False)(inputs, state)
+    real = [(outputs * real_mask(), *others) for outputs, *others in (*results, expected)]
+    for one, other, unrolled in zip(*map(tf.nest.flatten, real), strict=True):
+        np.testing.assert_array_equal(one, other)
+        assert_close(one, unrolled, 1e-5)
+
+
+@every_cell
+def test_a_loop_takes_any_number_of_rows(cell):
+    layer = make_layer(cell)
+    specs = tf.TensorSpec([TIME, None, FEATURES], tf.float64), tf.TensorSpec([None], tf.int32)
+
+    def run(inputs, lengths):
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs, final = layer(inputs, lengths)
+        return outputs, final, tape.gradient([outputs, *final], inputs)
+
+    with tracing_for_xla():
+        loop = tf.function(run, autograph=False).get_concrete_function(*specs)
+    given = normal(TIME, ROWS, FEATURES), tf.constant(LENGTHS)
+    for one, other in zip(*map(tf.nest.flatten, (loop(*given), run(*given))), strict=True):
+        assert_close(one, other)
 
 
 # Padding

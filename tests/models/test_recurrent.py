@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections import Counter
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from engine_subjects import as_spec
+from engine_trials import operations
 
 import seq2split as s2s
 from seq2split.models import Encoded, RecurrentDecoder, RecurrentEncoder
@@ -129,6 +132,27 @@ def test_summary_is_the_outputs_at_the_ends(options):
             assert_close(encoded.summary[row], np.concatenate([outputs[length - 1, :half], outputs[0, half:]]))
         else:
             np.testing.assert_array_equal(encoded.summary[row], np.zeros(ENCODED))
+
+
+def operations_for_xla(layer, *specs):
+    """How often each type of operation stands in the passes that are traced for XLA."""
+    passes = ["value_and_gradients"] if isinstance(layer, RecurrentDecoder) else ["forward"]
+    graph = s2s.Part(layer).build(*specs, trace=passes, jit_compile=True)
+    functions = [each for traced in graph.passes.values() for each in traced.functions]
+    return sum((operations(each.concrete) for each in functions), Counter())
+
+
+@pytest.mark.parametrize("make", [make_encoder, *(functools.partial(make_decoder, **DECODERS[at]) for at in (0, 3, 6))])
+def test_what_xla_compiles_has_as_many_operations_for_any_length(make):
+    """It takes more than linearly long for more of them; and no loop reads a variable, or it would not be stateless."""
+    layer, encoded = make(), tf.nest.map_structure(as_spec, make_encoded())
+    counts = []
+    for time in (3, 9):
+        field = Sequences(tf.TensorSpec([3, time], tf.int32), tf.TensorSpec([3], tf.int32))
+        counts.append(operations_for_xla(layer, *([encoded] if isinstance(layer, RecurrentDecoder) else []), field))
+    assert counts[0].total() == counts[1].total()
+    assert counts[0]["StatelessWhile"] > 0
+    assert counts[0]["While"] == 0
 
 
 def test_odd_units_cannot_be_halved():

@@ -465,6 +465,25 @@ def test_what_is_said(tmp_path, capsys):
     assert "finished after step 1; never validated; 0." in told
 
 
+class Compilations(s2s.Callback):
+    """Notes how many programs XLA has compiled at each step."""
+
+    def __init__(self):
+        self.counts = []
+
+    def on_step(self, trainer, _result):
+        self.counts.append(trainer.model.compilations)
+
+
+def test_xla_compiles_everything_before_the_first_step_and_says_so(capsys):
+    model, noted = make_model(compiled_rows=8), Compilations()
+    validation = make_batches(model)
+    fit(make_trainer(model=model), 2, validation=validation, callbacks=[noted], progress=True)
+    assert "compiling part graphs: 100%" in capsys.readouterr().err
+    assert noted.counts == [(2 * 2 + 2) + (2 + 2)] * 2
+    assert model.compilations == noted.counts[0]
+
+
 def test_texts_for_tensorboard(tmp_path):
     class Note(s2s.Callback):
         def on_step(self, trainer, _result):
@@ -729,13 +748,3 @@ def test_state_does_not_depend_on_which_thread_comes_first():
         batch = next(iter(make_batches(model, mode="mixed")))
         losses.add(tuple(float(model.loss_and_gradients(batch).loss) for _ in range(4)))
     assert len(losses) == 1
-
-
-def test_losses_that_layers_add_are_told():
-    """Nothing of them reaches the gradients."""
-    layer = TinyEncoder(dtype="float64")
-    layer.dense.kernel_regularizer = keras.regularizers.L2(0.1)
-    model = make_model(encoder=layer)
-    trainer = s2s.Trainer(model, keras.optimizers.SGD(0.1))
-    with pytest.warns(UserWarning, match="part 'encoder' has losses that Keras's own fit would add"):
-        trainer.fit(make_batches(model), steps=1, progress=False)

@@ -227,7 +227,7 @@ def test_mistakes_can_be_mended_before_the_first_checkpoint(experiment, tmp_path
 
 WRONG_INPUTS = {
     "no training corpus": ({"data__train_source": "none"}, "there is no file"),
-    "a folder for a corpus": ({"data__train_target": "."}, "can't be read: Is a directory"),
+    "a folder for a corpus": ({"data__train_target": "."}, "can't read .*: Is a directory"),
     "no validation corpus": ({"data__valid_target": "none"}, "there is no file"),
     "another validation corpus": ({"data__valid_source": "train.source"}, "has 60 lines and .*valid.target has 6"),
     "no vocabulary": ({"vocabulary__source_model": "none"}, "there is no vocabulary"),
