@@ -27,9 +27,12 @@ from seq2split.corpus.vocabulary import Vocabulary
 from seq2split.runs import best_model
 from seq2split.runs.directory import RunDirectory
 from seq2split.runs.history import History, read_history
-from seq2split.runs.sessions import add_session, read_sessions
+from seq2split.runs.sessions import add_session
+from seq2split.training.averages import Candidates
+from seq2split.training.fingerprints import read_fingerprint, write_fingerprint
 from seq2split.translation.architectures import find_architecture
 from seq2split.translation.experiment_files import ExperimentFiles
+from seq2split.translation.made_files import MadeFiles
 from seq2split.translation.plots import plot_curves
 
 EXAMPLES = int(os.environ.get("SEQ2SPLIT_FUZZ", "60"))
@@ -75,18 +78,34 @@ def read_and_draw_history(path):
     plot_curves({path.parent.name: read_history(path)}, path.with_name("curves.png"))
 
 
-def read_buckets(path):
-    files = ExperimentFiles(path.parent)
-    assert set(files.buckets(files.config())) == {"source", "target"}
-
-
 def read_variables(path):
     """Restore a checkpoint, of which one file is damaged."""
     variable = tf.Variable([0.0, 0.0])
     assert best_model.restore_model(RunDirectory(path.parent.parent), {"part": [variable]})
 
 
+def read_buckets(path):
+    ExperimentFiles(path.parent).buckets(load(path.with_name("own.toml")))
+
+
+def read_figures(path):
+    """Go on with the models that are kept for an average."""
+    Candidates(path.parent, {"part": [tf.Variable([0.0, 0.0])]}, 2, "best").rewind(9, {2: 1.0})
+
+
+def read_digests_of_a_run(path):
+    made = MadeFiles(RunDirectory(path.parent))
+    assert made.find_fault(path.with_name("config.toml")) is None or made.known(path.with_name("config.toml"))
+
+
 KINDS = {
+    "sessions": Kind("run.json", lambda path: add_session(path, step=1)),
+    "history of a run": Kind("history.jsonl", lambda path: History(path).rewind(2)),
+    "batches": Kind("batches.json", lambda path: read_fingerprint(path, None)),
+    "batches, known": Kind("batches.json", lambda path: read_fingerprint(path, {"rows": 3})),
+    "buckets": Kind("buckets.json", read_buckets),
+    "figures": Kind("candidates/figures.json", read_figures),
+    "digests": Kind("files.sha256", read_digests_of_a_run),
     "configuration": Kind("own.toml", read_config),
     "corpus": Kind("corpus.txt", read_corpus),
     "compressed corpus": Kind("corpus.gz", read_corpus),
@@ -94,8 +113,6 @@ KINDS = {
     "bpe model": Kind("bpe.model", read_vocabulary),
     "history": Kind("history.jsonl", lambda path: read_history(path)),
     "drawn history": Kind("history.jsonl", read_and_draw_history, cost=20),
-    "sessions": Kind("run.json", lambda path: read_sessions(path)),
-    "buckets": Kind("buckets.json", read_buckets),
     "state of checkpoints": Kind("best/checkpoint", read_variables, cost=2),
     "index of a checkpoint": Kind("best/ckpt-1.index", read_variables, cost=2),
     "data of a checkpoint": Kind("best/ckpt-1.data-00000-of-00001", read_variables, cost=2),
@@ -128,6 +145,9 @@ def write_files(folder: Path) -> None:
         history.add(step=step, seconds=1.5 * step, tokens=90 * step, loss=2.0, nll=3.5 / step, learning_rate=1e-3)
         history.add(step=step, seconds=1.5 * step, tokens=90 * step, validation_loss=2.5, validation_bleu=3.0)
     add_session(folder / "run.json", step=0)
+    write_fingerprint(folder / "batches.json", {"digest": "abc", "rows": 3})
+    MadeFiles(RunDirectory(folder)).write(folder / "config.toml", (folder / "config.toml").read_bytes())
+    Candidates(folder / "candidates", {"part": [tf.Variable([0.0, 0.0])]}, 2, "best").add(2, 1.0)
     (folder / "buckets.json").write_text('{"source": [3, 5], "target": [3, 6]}')
     (folder / "architecture.py").write_text("import math\n\ndef make(request):\n    return {}, print\n")
     best = tf.train.Checkpoint(part={"0_Variable": tf.Variable([1.0, 2.0])})
