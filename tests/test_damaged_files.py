@@ -37,7 +37,7 @@ from seq2split.translation.plots import plot_curves
 
 EXAMPLES = int(os.environ.get("SEQ2SPLIT_FUZZ", "60"))
 CLEAR = ValueError, OSError, ImportError  # what the command line prints and ends with, rather than with a traceback
-SECONDS = 10
+SECONDS = 30  # of a machine that is busy
 
 
 @dataclass(frozen=True)
