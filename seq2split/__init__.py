@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from seq2split import corpus, layers, models, search, training
     from seq2split.buckets import Admission, Buckets, OverlongError
     from seq2split.corpus import Batches, Corpus
-    from seq2split.engine import Part, PartGraph, Residuals, ResidualSpec, policies
+    from seq2split.engine import Part, PartGraph, Residuals, ResidualSpec, WithLosses, policies
     from seq2split.search import BeamSearch, SearchOptions
     from seq2split.split import BatchLosses, LossAndGradients, Node, Sequences, SplitModel, threads
     from seq2split.training import Callback, Interrupted, Trainer, UpdateRule, WarmupSchedule
@@ -25,6 +25,7 @@ __all__ = [
     "PartGraph",
     "ResidualSpec",
     "Residuals",
+    "WithLosses",
     "policies",
     # buckets, and models of several parts
     "Admission",
@@ -57,7 +58,7 @@ __all__ = [
 _PACKAGES = {
     "buckets": ("Admission", "Buckets", "OverlongError"),
     "corpus": ("Batches", "Corpus"),
-    "engine": ("Part", "PartGraph", "ResidualSpec", "Residuals"),
+    "engine": ("Part", "PartGraph", "ResidualSpec", "Residuals", "WithLosses"),
     "search": ("BeamSearch", "SearchOptions"),
     "split": ("LossAndGradients", "BatchLosses", "Node", "Sequences", "SplitModel"),
     "training": ("Callback", "Interrupted", "Trainer", "UpdateRule", "WarmupSchedule"),

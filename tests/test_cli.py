@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import gzip
+import math
+import os
+import random
 import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import sacrebleu
+import tensorflow as tf
 from corpora import SETTINGS, command, environment, seq2split, write_experiment
 
 from seq2split.cli import main
 from seq2split.config import load
 from seq2split.corpus.parallel_text import read_lines
+from seq2split.corpus.vocabulary import Vocabulary
+from seq2split.runs.directory import RunDirectory
 from seq2split.runs.sessions import read_sessions
 from seq2split.search import SearchOptions
-from seq2split.translation import plots
+from seq2split.training import trainer
+from seq2split.training.accumulation import accumulate
+from seq2split.translation import commands, plots
 from seq2split.translation.translator import Translator
 
-LINES = ["a b c", "", "h g", "d"]
+LINES = ["a b c", "e", "h g", "d"]
 AS_TRAINED = ["--set", "training.steps=6", "--set", "training.samples=2", "--set", "model.dropout=0.0"]
 
 
@@ -212,7 +222,8 @@ def test_attention(run, tmp_path, capsys):
     assert shown[:6] == ["▁a", "▁b", "▁h", "&lt;/s&gt;", "▁c", "▁d"]
     message = fails(capsys, "attention", run, "--source", "a", "--source2", "b", "--output", output)
     assert "leave --source2 out" in message
-    assert "the longest is 9" in fails(capsys, "attention", run, "--source", "a b c d e f g h", "--output", output)
+    message = fails(capsys, "attention", run, "--source", "a b c d e f g h", "--output", output)
+    assert "the longest has 9: the source that was given. Give a shorter one." in message
 
 
 def test_plot(run, tmp_path, capsys):
@@ -245,8 +256,7 @@ def test_overlong(run, tmp_path, capsys):
     """An error by the run's configuration; with --overlong a count on standard error."""
     (tmp_path / "in").write_text("a b\na b c d e f g h\nc\n")
     message = fails(capsys, "translate", run, "--input", tmp_path / "in")
-    assert "the longest is 9" in message
-    assert "--overlong truncate or --overlong skip" in message
+    assert f"the longest has 9: {tmp_path / 'in'}, line 2. To translate nevertheless give --overlong" in message
     for choice, count in (("truncate", "1 were truncated and 0"), ("skip", "0 were truncated and 1")):
         assert main(["translate", str(run), "--input", str(tmp_path / "in"), "--overlong", choice]) == 0
         out, err = capsys.readouterr()
@@ -325,15 +335,15 @@ def test_damaged_runs(run, experiment, tmp_path, capsys):
     assert "is a file; a run needs a directory" in fails(capsys, "train", experiment, "--run", tmp_path / "in")
     copy = shutil.copytree(run, tmp_path / "copy")
     (copy / "buckets.json").unlink()
-    assert "has no buckets.json" in fails(capsys, "translate", copy, "--input", tmp_path / "in")
+    (copy / "batches.json").unlink()
+    assert "buckets.json is missing. Put back" in fails(capsys, "translate", copy, "--input", tmp_path / "in")
     copy = shutil.copytree(run, tmp_path / "cut")
     for data in copy.glob("*/*.data-*"):
         data.write_bytes(data.read_bytes()[:100])
     message = fails(capsys, "translate", copy, "--input", tmp_path / "in")
-    assert f"{copy / 'best'}" in message
-    assert "can't be read; it is damaged" in message
+    assert f"{copy / 'best'}/ckpt-6 is damaged: ckpt-6.data-00000-of-00001 isn't what was written" in message
     assert main(["train", str(experiment), "--run", str(copy), *AS_TRAINED]) == 2
-    assert "can't be read; it is damaged" in capsys.readouterr().err
+    assert "no checkpoint in" in capsys.readouterr().err
 
 
 def test_output_by_suffix(run, translated, tmp_path):
@@ -396,6 +406,263 @@ def test_unequal_files(run, tmp_path, capsys):
 def test_other_settings_of_a_run(run, experiment, capsys):
     message = fails(capsys, "train", experiment, "--run", run, "--set", "model.units=16")
     assert f"{run} holds a run with other settings of model.units, model.dropout" in message
+
+
+def test_a_run_without_a_name(experiment, tmp_path, capsys, monkeypatch):
+    """As `--run "$UNSET"` gives it; it would fill the current folder."""
+    monkeypatch.chdir(tmp_path)
+    for arguments in (["train", experiment, "--run", ""], ["translate", ""], ["plot", ""], ["inspect", ""]):
+        with pytest.raises(SystemExit) as caught:
+            main([*map(str, arguments)])
+        assert caught.value.code == 2
+        assert "expected a path, got an empty one" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("option", ["--source", "--reference", "--output"])
+def test_an_empty_path(run, capsys, option):
+    paths = {"--source": "a", "--reference": "b", "--output": "c"} | {option: ""}
+    with pytest.raises(SystemExit):
+        main(["evaluate", str(run), *(each for pair in paths.items() for each in pair)])
+    assert f"argument {option}: expected a path, got an empty one" in capsys.readouterr().err
+
+
+def test_settings_that_do_nothing_are_told(experiment, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(commands, "Experiment", lambda *_: pytest.fail("that is enough"))
+    settings = ["model.architecture=transformer", "model.cell=gru", "optimizer.encoder2.name=sgd"]
+    with pytest.raises(pytest.fail.Exception):
+        main(["train", str(experiment), "--run", str(tmp_path / "run"), *(f"--set={each}" for each in settings)])
+    assert capsys.readouterr().err.splitlines() == [
+        "optimizer.encoder2 does nothing: there is no second source, data.train_source2.",
+        'model.cell does nothing: only model.architecture = "recurrent" reads it.',
+        'model.bidirectional does nothing: only model.architecture = "recurrent" reads it.',
+    ]
+
+
+WRONG_OUTPUTS = {
+    "a directory": (".", "it is a directory; give the name of a file"),
+    "below a file": ("in/out", "there is no directory"),
+    "no directory": ("none/out", "there is no directory"),
+    "over the input": ("in", "would be written over the file that is read"),
+    "over the input, by a link": ("link", "would be written over the file that is read"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_OUTPUTS)
+@pytest.mark.parametrize("command", ["translate", "evaluate"])
+def test_outputs_are_checked_before_the_work(run, tmp_path, capsys, monkeypatch, command, case):
+    monkeypatch.setattr(commands, "_load_translator", lambda *_: pytest.fail("loaded a model"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").write_text("a\n")
+    (tmp_path / "link").symlink_to("in")
+    output, message = WRONG_OUTPUTS[case]
+    inputs = {"translate": ["--input", "in"], "evaluate": ["--source", "in", "--reference", "in"]}[command]
+    told = fails(capsys, command, run, *inputs, "--output", output)
+    assert message in told
+    assert output in told
+    assert (tmp_path / "in").read_text() == "a\n"
+
+
+# Errors that nobody foresaw
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    """Return a function that makes a command raise an error."""
+
+    def breaks(error):
+        def plot(chosen):
+            raise error
+
+        monkeypatch.setattr(commands, "plot", plot)
+
+    return breaks
+
+
+UNFORESEEN = {
+    "of Python": (KeyError("seconds"), 3, "KeyError: 'seconds'\n  in the architecture own.py:make\n  Nobody foresaw"),
+    "of many lines": (RuntimeError("one\ntwo"), 3, "RuntimeError: one ...\n"),
+    "of TensorFlow": (
+        tf.errors.ResourceExhaustedError(None, None, "OOM"),
+        3,
+        "there is not enough memory: lower batch",
+    ),
+    "of memory": (MemoryError(), 3, "there is not enough memory: lower batches.tokens, --beam"),
+    "of the system": (
+        OSError(5, "Input/output error", "/some/file"),
+        2,
+        "can't access /some/file: Input/output error\n",
+    ),
+    "of a number": (OverflowError("too large"), 3, "OverflowError: too large"),
+}
+
+
+@pytest.mark.parametrize("case", UNFORESEEN)
+def test_no_traceback_unless_it_is_asked_for(broken, capsys, monkeypatch, case):
+    error, status, message = UNFORESEEN[case]
+    error.add_note("in the architecture own.py:make")
+    broken(error)
+    told = fails(capsys, "plot", "run", status=status)
+    assert told.startswith(f"seq2split: {message}")
+    assert "Traceback" not in told
+    assert ("SEQ2SPLIT_TRACEBACK=1" in told) == (status == 3 and "memory" not in message)
+    assert "in the architecture own.py:make" in told or "memory" in message
+    monkeypatch.setenv("SEQ2SPLIT_TRACEBACK", "1")
+    assert main(["plot", "run"]) == status
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+# Standard files, locales and arguments, as processes
+
+
+@pytest.fixture(scope="module")
+def umlauts(run, tmp_path_factory):
+    """A run whose vocabulary has letters that no one-byte locale has."""
+    copy = shutil.copytree(run, tmp_path_factory.mktemp("umlauts") / "run")
+    draw = random.Random(1)
+    lines = [" ".join(draw.choices("äöüß☃𝄞éñ", k=6)) for _ in range(60)]
+    Vocabulary.train(lines, copy / "joint.model", 21, "bpe")
+    return copy
+
+
+@pytest.mark.parametrize("locale", ["C", "de_DE.ISO-8859-1"])
+def test_output_is_utf_8_whatever_the_locale(umlauts, locale):
+    env = {"LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(
+        command("translate", umlauts, "--min-length-ratio", "1", "--beam", "1"),
+        input="ä ö\n☃ 𝄞 ß\n".encode(), capture_output=True, env=environment() | env, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr.decode()) == (0, "")
+    text = done.stdout.decode()
+    assert text.count("\n") == 2
+    assert set(text) & set("äöüß☃𝄞éñ")
+
+
+CLOSED = {
+    "input": ("<&-", "{run}", 2, "standard input is closed: open it, or give --input FILE"),
+    "output": (">&-", "{run} --input {file}", 2, "standard output is closed, where the translations go: open it; or"),
+    "output that is full": (">/dev/full", "{run} --input {file}", 2, "can't write standard output: No space left"),
+    "everything": ("<&- >&- 2>&-", "{run} --input {file} --output {file}.out", 0, ""),
+    "everything of an error": ("<&- >&- 2>&-", "{run} --input {file}.none --output {file}.out", 2, ""),
+}
+
+
+@pytest.mark.parametrize("case", CLOSED)
+def test_standard_files_that_are_closed(run, translated, tmp_path, case):
+    closed, arguments, status, message = CLOSED[case]
+    (tmp_path / "in").write_text("".join(line + "\n" for line in LINES))
+    line = f"exec {sys.executable} -m seq2split translate {arguments.format(run=run, file=tmp_path / 'in')} {closed}"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, encoding="utf-8", env=environment(), check=False)
+    assert (done.returncode, done.stdout) == (status, ""), done.stderr
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == bool(message)
+    written = [path.read_text() for path in tmp_path.glob("*.out")]
+    assert written == ([translated.stdout] if status == 0 else [])
+
+
+@pytest.mark.parametrize("command", [["evaluate", "--source", "a", "--reference", "a"], ["inspect"]])
+def test_what_is_printed_needs_standard_output(run, capsys, monkeypatch, command):
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main([command[0], str(run), *command[1:]]) == 2
+    assert "standard output is closed, where the" in capsys.readouterr().err
+
+
+def test_names_with_bytes_that_are_no_text(run, translated, tmp_path, capsysbinary):
+    """They are read and written, and told as they came."""
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/in\xff")
+    Path(name).write_text("".join(line + "\n" for line in LINES))
+    assert main(["translate", str(run), "--input", name, "--output", name + ".out"]) == 0
+    assert Path(name + ".out").read_text() == translated.stdout
+    assert main(["attention", str(run), "--source", "a", "--output", name + ".svg"]) == 0
+    assert capsysbinary.readouterr() == (os.fsencode(name) + b".svg\n", b"")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["translate", "{run}", "--input", "none\udcff"], "there is no file none\\udcff"),
+        (["train", "{config}", "--run", "runs/\udcff"], "'runs/\\udcff' is no UTF-8; a run needs a directory"),
+        (["train", "{config}", "--set", "model.units=\udcff"], "--set model.units=\\udcff: model.units: got"),
+        (["train", "none\udcff.toml"], "none\\udcff.toml: No such file or directory"),
+    ],
+    ids=["input", "run", "setting", "configuration"],
+)
+def test_arguments_with_bytes_that_are_no_text(run, experiment, capsys, arguments, message):
+    assert message in fails(capsys, *(each.format(run=run, config=experiment) for each in arguments))
+
+
+def test_text_with_bytes_that_are_no_text(run, capsys):
+    with pytest.raises(SystemExit):
+        main(["attention", str(run), "--source", "a\udcff"])
+    told = capsys.readouterr().err
+    assert "argument --source: expected UTF-8, or text in the encoding of the locale, got 'a\\udcff'" in told
+
+
+def test_text_is_utf_8_whatever_the_locale():
+    code = "from seq2split.cli import make_parser; print(ascii(make_parser().parse_args().source))"
+    for locale, text in (("C", "ä☃".encode()), ("C.UTF-8", "ä☃".encode())):
+        env = {"LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+        arguments = [sys.executable, "-c", code, "attention", "run", "--source", text]
+        done = subprocess.run(arguments, capture_output=True, env=environment() | env, check=False)
+        assert done.stdout.strip() == ascii("ä☃").encode(), done.stderr
+
+
+def test_errors_come_before_the_first_line(run, tmp_path, capsys):
+    """To a pipe no translation is written before all are there."""
+    (tmp_path / "in").write_text("a b\n" * 300 + "a b c d e f g h\n")
+    assert f"{tmp_path / 'in'}, line 301" in fails(capsys, "translate", run, "--input", tmp_path / "in")
+
+
+# Runs that can't go on
+
+
+def train_again(run, experiment, tmp_path, *settings):
+    """Return the arguments of a training of two more steps of a copy of the run, and the copy."""
+    copy = shutil.copytree(run, tmp_path / "copy")
+    given = [*AS_TRAINED[2:], "--set", "training.steps=8", "--set", "training.checkpoint_every=1", *settings]
+    return ["train", str(experiment), "--run", str(copy), *given], copy
+
+
+def test_a_run_that_is_being_trained(run, experiment, tmp_path, capsys):
+    arguments, copy = train_again(run, experiment, tmp_path)
+    with RunDirectory(copy).lock.held():
+        assert f"{copy} is being trained by process {os.getpid()} on" in fails(capsys, *arguments)
+        assert main(["translate", str(copy), "--input", str(experiment.parent / "valid.source")]) == 0
+
+
+def test_a_full_disk(run, experiment, tmp_path, capsys, monkeypatch):
+    arguments, copy = train_again(run, experiment, tmp_path)
+
+    def fail(_self, path):
+        raise tf.errors.ResourceExhaustedError(None, None, f"{path}; No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tf.train.Checkpoint, "write", fail)
+        assert main(arguments) == 2
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("seq2split: ")]
+    assert told == (
+        f"seq2split: checkpoint {copy}/checkpoints/ckpt-7 can't be written: No space left on device; free some space, "
+        f"and try again; {copy}/checkpoints/ckpt-6 stands."
+    )
+
+
+def test_a_training_that_diverges(run, experiment, tmp_path, capsys, monkeypatch):
+    settings = ["--set", "training.most_left_out=2"]
+    arguments, copy = train_again(run, experiment, tmp_path, *settings)
+    monkeypatch.setattr(trainer, "accumulate", lambda *given: replace(accumulate(*given), loss=tf.constant(math.nan)))
+    assert main(arguments) == 1
+    told = capsys.readouterr().err
+    assert re.search(r"left out: in step 7 the loss is nan.*; batch \d+ of epoch \d+, lines \d+, ", told)
+    assert "seq2split: the training diverged: in step 8 the loss is nan" in told
+    assert f"The best model, of step 6, is kept. Checkpoint {copy}/checkpoints/ckpt-6 is of before." in told
+
+
+def test_a_changed_corpus(run, experiment, tmp_path, capsys):
+    """Here other files of the same sentences."""
+    copy = shutil.copy(experiment.parent / "train.source", tmp_path / "other")
+    arguments, run = train_again(run, experiment, tmp_path, "--set", f"data.train_source={copy}")
+    assert "another corpus may be given with --changed-corpus" in fails(capsys, *arguments)
+    assert main([*arguments, "--set", "training.steps=6", "--changed-corpus"]) == 0
 
 
 # Help

@@ -1,6 +1,7 @@
 """The configuration of an experiment: TOML read into frozen dataclasses, written back, and compared."""
 
 from seq2split.config.errors import ConfigError
+from seq2split.config.idle import idle_settings
 from seq2split.config.reading import load
 from seq2split.config.settings import (
     BatchesConfig,
@@ -28,5 +29,6 @@ __all__ = [
     "VocabularyConfig",
     "differences",
     "dumps",
+    "idle_settings",
     "load",
 ]

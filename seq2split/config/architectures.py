@@ -34,4 +34,4 @@ def _names_function(value: str) -> bool:
 
 
 def _is_file(place: str) -> bool:
-    return os.path.splitext(place)[1] == ".py"
+    return os.path.splitext(place)[1] == ".py" and "\0" not in place

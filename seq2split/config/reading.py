@@ -22,7 +22,7 @@ from seq2split.config.schema import defaults_of, dotted, hints_of, keys_by_table
 from seq2split.config.settings import Config, Groups, ModelConfig, OptimizerConfig, Options
 from seq2split.config.toml import key_text, value_text
 from seq2split.config.tree import Given, Origin, as_given, as_value, merge, parse_file, parse_override
-from seq2split.config.values import clipped, convert, expectation, shown
+from seq2split.config.values import clipped, convert, expectation, is_writable, shown
 
 
 def load(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Config:
@@ -50,6 +50,13 @@ def load(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Config:
         >>> config.model.cell, config.optimizer.encoder.learning_rate, config.optimizer.encoder.name
         ('gru', 0.0001, 'adam')
     """
+    try:
+        return _load(path, overrides)
+    except RecursionError:
+        raise ConfigError(f"{path}: {_TOO_DEEP}") from None
+
+
+def _load(path: str | os.PathLike[str], overrides: Iterable[str]) -> Config:
     origin = Origin(os.fspath(path), os.path.dirname(os.path.abspath(path)))
     tree = as_given(parse_file(Path(path)), origin)
     reader = _Reader()
@@ -58,6 +65,8 @@ def load(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Config:
             tree = merge(tree, parse_override(override))
         except ConfigError as error:
             reader.problems += error.problems
+        except RecursionError:
+            reader.problems.append(f"--set {clipped(override)}: {_TOO_DEEP}")
     config = reader.table(Config, tree)
     reader.check_model(config.model)
     reader.check(config, RULES)
@@ -91,7 +100,15 @@ class _Reader:
         values = defaults_of(cls) | (inherited or {})
         for key, hint in hints.items():
             values[key] = self._reader_of(hint)(hint, given, dotted(path, key), values)
+        if cls is OptimizerConfig:
+            self._check_steps(given, path, values["first_step"], values["last_step"])
         return cls(**values)
+
+    def _check_steps(self, given: Given, path: str, first: int, last: int) -> None:
+        """Note an optimizer that would never update, where the table itself says so."""
+        if 0 < last < first and not {"first_step", "last_step"}.isdisjoint(given.value):
+            mend = "raise last_step, set it to 0 for no last step, or set frozen = true"
+            self._note(given, path, f"got first_step = {first} and last_step = {last}, so that no step updates; {mend}")
 
     def check_model(self, model: ModelConfig) -> None:
         """Note the keys of [model] that are given although its architecture does not read them."""
@@ -139,7 +156,7 @@ class _Reader:
         for pattern, item in groups.value.items():
             try:
                 re.compile(pattern)
-            except re.error as error:
+            except (re.error, OverflowError) as error:
                 self._note(item, dotted(path, key_text(pattern)), f"no regular expression: {error}; escape or mend it")
         return {
             pattern: self.table(OptimizerConfig, item, dotted(path, key_text(pattern)), plain_items(values))
@@ -153,6 +170,9 @@ class _Reader:
             self._note(options, path, f"got {shown(options.value)}, expected a table: write [{path}] and keys under it")
             return {}
         self._origins |= {dotted(path, key_text(key)): item.origin for key, item in options.value.items()}
+        for key, item in options.value.items():
+            if not is_writable(as_value(item)):
+                self._note(item, dotted(path, key_text(key)), "got an integer of more than 64 bits, which TOML has not")
         return as_value(options)
 
     def _value(self, hint: Any, given: Given, name: str, values: Mapping[str, Any]) -> Any:
@@ -175,6 +195,7 @@ class _Reader:
         self.problems.append(f"{item.origin.name}: {name}: {text}")
 
 
+_TOO_DEEP = "tables or lists in one another, too deep to be read; nest fewer"
 _MEND_BUILT_IN = (
     "options are for an architecture of your own, named as a function (file.py:function or package.module:function); "
     "a built-in one reads the other keys of [model]"

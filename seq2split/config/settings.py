@@ -5,7 +5,7 @@ They are the single source of keys, types, defaults and ranges: a key is added b
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from seq2split.config.architectures import BUILT_IN
 from seq2split.config.values import (
@@ -18,9 +18,24 @@ from seq2split.config.values import (
     OptionalFiles,
     Positive,
     PositiveOrZero,
+    Range,
     Seed,
     Share,
 )
+from seq2split.search.options import LARGEST, LARGEST_BEAM
+
+# Above these a size makes no sense, and what it would take to find that out may take minutes.
+Pieces = Annotated[int, Range(at_least=1, at_most=2**20)]
+Width = Annotated[int, Range(at_least=1, at_most=2**20)]
+Layers = Annotated[int, Range(at_least=1, at_most=1000)]
+Tokens = Annotated[int, Range(at_least=1, at_most=10**9)]
+Batches = Annotated[int, Range(at_least=1, at_most=2**16)]
+Rows = Annotated[int, Range(at_least=1, at_most=2**16)]
+Beam = Annotated[int, Range(at_least=1, at_most=LARGEST_BEAM)]
+Penalty = Annotated[float, Range(at_least=0, at_most=LARGEST["length_penalty"])]
+Coverage = Annotated[float, Range(at_least=0, at_most=LARGEST["coverage"])]
+Ratio = Annotated[float, Range(at_least=0, at_most=LARGEST["max_length_ratio"])]
+CharacterCoverage = Annotated[float, Range(at_least=0.98, at_most=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +56,10 @@ class VocabularyConfig:
     """The SentencePiece vocabularies: trained to `size` pieces, or loaded from the models that are named."""
 
     joint: bool = True
-    size: Count = 8000
-    algorithm: Literal["unigram", "bpe"] = "unigram"
+    size: Pieces = 8000
+    algorithm: Literal["unigram", "bpe", "char", "word"] = "unigram"
+    character_coverage: CharacterCoverage = 1.0
+    start: Literal["auto", "bos", "eos", "pad"] = "auto"
     source_model: OptionalFile = ""
     source2_model: OptionalFile = ""
     target_model: OptionalFile = ""
@@ -62,8 +79,8 @@ class BatchesConfig:
     """The batches: `tokens` counts the padded positions of all sides of a batch."""
 
     mode: Literal["homogeneous", "mixed"] = "homogeneous"
-    tokens: Count = 4096
-    row_multiple: Count = 8
+    tokens: Tokens = 4096
+    row_multiple: Rows = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,15 +92,15 @@ class ModelConfig:
     """
 
     architecture: Architecture = "recurrent"
-    embedding: Count = 256
-    units: Count = 256
-    encoder_layers: Count = 1
-    decoder_layers: Count = 1
+    embedding: Width = 256
+    units: Width = 256
+    encoder_layers: Layers = 1
+    decoder_layers: Layers = 1
     cell: Literal["lstm", "gru"] = "lstm"
     bidirectional: bool = True
     attention: Literal["luong", "bahdanau"] = "luong"
-    heads: Count = 4
-    feedforward: Count = 1024
+    heads: Width = 4
+    feedforward: Width = 1024
     norm: Literal["pre", "post"] = "pre"
     positions: Literal["sinusoidal", "learned"] = "sinusoidal"
     dropout: Share = 0.3
@@ -132,8 +149,9 @@ class TrainingConfig:
     """The length of the training, and how often it is looked at: `steps` and every `..._every` count updates."""
 
     steps: Count = 10000
-    accumulate: Count = 1
+    accumulate: Batches = 1
     clip_norm: PositiveOrZero = 1.0
+    most_left_out: Count = 5
     validate_every: Count = 500
     checkpoint_every: Count = 250
     log_every: Count = 20
@@ -150,11 +168,11 @@ class TrainingConfig:
 class SearchConfig:
     """The search for translations: see `search.BeamSearch`. The ratios are to source pieces; 0 is no bound."""
 
-    beam: Count = 5
-    length_penalty: PositiveOrZero = 1.0
-    coverage: PositiveOrZero = 0.0
-    min_length_ratio: PositiveOrZero = 0.0
-    max_length_ratio: PositiveOrZero = 0.0
+    beam: Beam = 5
+    length_penalty: Penalty = 1.0
+    coverage: Coverage = 0.0
+    min_length_ratio: Ratio = 0.0
+    max_length_ratio: Ratio = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,6 @@ import json
 import re
 from typing import Any
 
-from seq2split.config.errors import ConfigError
-
 
 def key_text(key: str) -> str:
     """Write a key, in quotes where it needs them."""
@@ -30,10 +28,4 @@ def value_text(value: Any) -> str:
 
 def _basic_string(text: str) -> str:
     """Write a basic string: JSON's escapes are TOML's, but TOML wants DEL escaped too."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ConfigError(
-            f"{text!a}: expected valid Unicode text, which TOML needs; change it, or rename the file"
-        ) from None
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from seq2split.config.errors import ConfigError
+from seq2split.config.values import clipped
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,11 @@ def parse_file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}, line {line}: not UTF-8 text, as TOML must be; save the file as UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(_syntax_problem(path, text, str(error))) from None
+    except ValueError:  # which Python raises of an integer of thousands of digits
+        raise ConfigError(f"{path}: {_HUGE}") from None
+
+
+_HUGE = "an integer of thousands of digits, more than TOML has; write a smaller one"
 
 
 def _syntax_problem(path: Path, text: str, message: str) -> str:
@@ -78,7 +84,7 @@ def _syntax_problem(path: Path, text: str, message: str) -> str:
     position = re.search(r"at line (\d+)", message)
     line = int(position[1]) if position else max(1, len(text.rstrip().split("\n")))  # "at end of document"
     mend = 'write `key = value` or `[table]`, strings in quotes: key = "text"'
-    return f"{path}, line {line}: not valid TOML: {message}, in `{lines[line - 1].strip()}`; {mend}"
+    return f"{path}, line {line}: not valid TOML: {message}, in `{clipped(lines[line - 1].strip())}`; {mend}"
 
 
 def parse_override(override: str) -> Given:
@@ -99,7 +105,7 @@ def _override_keys(name: str) -> list[str]:
         return [key.strip() for key in name.split(".")]
     try:
         tree, keys = tomllib.loads(f"{name} = 0"), []
-    except tomllib.TOMLDecodeError:
+    except ValueError:
         return [""]
     while tree:
         ((key, tree),) = tree.items()
@@ -113,4 +119,6 @@ def _parse_value(text: str) -> Any:
         parsed = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
         return text
+    except ValueError:
+        raise ConfigError(f"--set ...={clipped(text)}: {_HUGE}") from None
     return parsed["value"] if len(parsed) == 1 else text  # a text of several lines may be several TOML keys

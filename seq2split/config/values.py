@@ -5,7 +5,6 @@ import difflib
 import itertools
 import math
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -26,9 +25,10 @@ class Range:
     at_least: float = -math.inf
     above: float = -math.inf
     below: float = math.inf
+    at_most: float = math.inf
 
     def __contains__(self, number: float) -> bool:
-        return self.at_least <= number and self.above < number < self.below
+        return self.at_least <= number <= self.at_most and self.above < number < self.below
 
     def __str__(self) -> str:
         bounds = dataclasses.asdict(self).items()
@@ -42,6 +42,8 @@ Files = Annotated[tuple[str, ...], PATH]
 OptionalFiles = Annotated[tuple[str, ...] | tuple[()], PATH]
 OptionalFile = Annotated[str, PATH]
 Lengths = int | tuple[int, ...]
+LARGEST = 10**12  # what counts steps and the like fits into 64 bits, and its sums too
+LONGEST = 2**20  # no padded length is above it
 Count = Annotated[int, Range(at_least=1)]
 CountOrZero = Annotated[int, Range(at_least=0)]
 Share = Annotated[float, Range(at_least=0, below=1)]
@@ -50,9 +52,13 @@ PositiveOrZero = Annotated[float, Range(at_least=0)]
 Seed = Annotated[int, Range(at_least=0, below=2**32)]  # what numpy.random.seed accepts
 
 
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str) and "\0" not in value
+
+
 def _are_files(value: Any) -> bool:
     names = value if isinstance(value, list) else [value]
-    return len(names) > 0 and all(isinstance(name, str) and name for name in names)
+    return len(names) > 0 and all(_is_path(name) and name for name in names)
 
 
 def _are_files_or_none(value: Any) -> bool:
@@ -61,20 +67,26 @@ def _are_files_or_none(value: Any) -> bool:
 
 def _are_lengths(value: Any) -> bool:
     lengths = value if isinstance(value, list) else [value]
-    positive = len(lengths) > 0 and all(type(length) is int and length > 0 for length in lengths)
+    positive = len(lengths) > 0 and all(type(length) is int and 0 < length <= LONGEST for length in lengths)
     return positive and all(a < b for a, b in itertools.pairwise(lengths))
 
+
+_FLOAT32 = 3.4028234e38  # the largest number that the computation has
 
 # By type: a test of a TOML value, and what messages call such a value. Types are exact, as isinstance(True, int) holds.
 _TYPES: dict[Any, tuple[Callable[[Any], bool], str]] = {
     bool: (lambda value: type(value) is bool, "true or false"),
-    int: (lambda value: type(value) is int, "an integer"),
-    float: (lambda value: type(value) in (int, float) and abs(value) <= sys.float_info.max, "a number"),
+    int: (lambda value: type(value) is int and abs(value) <= LARGEST, "an integer"),
+    float: (lambda value: type(value) in (int, float) and abs(value) <= _FLOAT32, "a number"),
     ARCHITECTURE: (is_architecture, EXPECTED),
-    str: (lambda value: isinstance(value, str), 'a path in quotes, or "" for none'),
+    str: (_is_path, 'a path in quotes, or "" for none'),
     tuple[str, ...]: (_are_files, "a path in quotes, or a list of paths"),
     tuple[str, ...] | tuple[()]: (_are_files_or_none, "a path in quotes, or a list of paths, [] for none"),
-    Lengths: (_are_lengths, "a count (an integer, at least 1), or a list of strictly increasing integers, at least 1"),
+    Lengths: (
+        _are_lengths,
+        "a count (an integer, at least 1), or a list of strictly increasing integers, at least 1 and at most "
+        f"{LONGEST}",
+    ),
 }
 
 
@@ -133,6 +145,8 @@ def expectation(hint: Any, default: Any = None, value: Any = None) -> str:
     choices = get_args(base) if get_origin(base) is Literal else ()
     text = "one of " + ", ".join(map(value_text, choices)) if choices else _TYPES[base][1]
     text += f", {mark}" if isinstance(mark, Range) else ""
+    limit = {int: LARGEST, float: _FLOAT32}.get(base, math.inf)
+    text += f", and of size at most {limit}" if type(value) in (int, float) and limit < abs(value) != math.inf else ""
     text += f" (default: {value_text(default)})" if default is not None else ""
     words = BUILT_IN if base == ARCHITECTURE else choices
     near = difflib.get_close_matches(value.lower(), words, n=1) if isinstance(value, str) else ()
@@ -147,7 +161,19 @@ def shown(value: Any) -> str:
     name = _TYPE_NAMES.get(type(value), "a date or time")
     if isinstance(value, dict):
         return f"{name} with the keys {', '.join(value) or '(none)'}"
-    return f"{clipped(value_text(value) if isinstance(value, bool | str) else str(value))} ({name})"
+    if isinstance(value, bool | str):
+        return f"{clipped(value_text(value))} ({name})"
+    try:
+        return f"{clipped(str(value))} ({name})"
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return f"a huge one ({name})"
+
+
+def is_writable(value: Any) -> bool:
+    """True if no integer in a TOML value has more than 64 bits."""
+    if isinstance(value, dict | list):
+        return all(map(is_writable, value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, int) or value.bit_length() <= 64
 
 
 def clipped(text: str, width: int = 80) -> str:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from seq2split.config.errors import ConfigError
 from seq2split.config.schema import dotted, is_table, items_of, plain_items
 from seq2split.config.settings import Config, ModelConfig
 from seq2split.config.toml import key_text, value_text
@@ -80,7 +81,15 @@ def _table_lines(table: Any, path: str) -> list[str]:
 
 
 def _key_lines(items: Mapping[str, Any]) -> list[str]:
-    return [f"{key_text(key)} = {value_text(value)}" for key, value in items.items()]
+    lines = [f"{key_text(key)} = {value_text(value)}" for key, value in items.items()]
+    for line in lines:
+        try:
+            line.encode()
+        except UnicodeEncodeError:
+            raise ConfigError(
+                f"{ascii(line)[1:-1]}: expected valid Unicode text, which TOML needs; change it, or rename the file"
+            ) from None
+    return lines
 
 
 def _written_items(table: Any) -> dict[str, Any]:

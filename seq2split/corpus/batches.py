@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ class Batch(Mapping):
         fields: The fields, padded to the longest row of the batch.
         tokens: The number of real positions of all sides; those of a field that two parts read count twice.
         positions: The number of padded positions of all sides, in their buckets.
+        lines: The numbers of its examples in what the corpus was read from, `[rows]`, from 1; see `Corpus`.
     """
 
     epoch: int
@@ -36,6 +37,7 @@ class Batch(Mapping):
     fields: dict[str, Sequences]
     tokens: int
     positions: int
+    lines: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __getitem__(self, field: str) -> Sequences:
         return self.fields[field]
@@ -127,7 +129,7 @@ class Batches:
             tokens, positions = (
                 sum(int(each[rows].sum()) for each in counts.values()) for counts in (self._lengths, self._padded)
             )
-            yield Batch(int(number), int(at), int(count), sequences, tokens, positions)
+            yield Batch(int(number), int(at), int(count), sequences, tokens, positions, self.corpus.lines[rows])
 
     def _looked_up(self, epoch: int, index: int) -> Iterator[tuple]:
         ragged = {
@@ -172,7 +174,8 @@ def _conform(corpus: Corpus, model: SplitModel) -> Corpus:
             f"the examples have the fields {sorted(given)}, and the model reads {sorted(read)}; give those, under "
             "these names, and no others."
         )
-    return Corpus({field: _conform_field(rows, field, model.fields[field]) for field, rows in corpus.fields.items()})
+    conformed = {field: _conform_field(rows, field, model.fields[field]) for field, rows in corpus.fields.items()}
+    return Corpus(conformed, lines=corpus.lines)
 
 
 def _conform_field(rows: list[np.ndarray], field: str, position: tf.TensorSpec) -> list[np.ndarray]:

@@ -22,9 +22,12 @@ class Corpus:
             from fields to one sequence; a `tf.data.Dataset` of such dictionaries is one. Row by row the fields belong
             together. A row is `[length, ...]`: integers such as pieces, or numbers such as `[time, features]`.
         name: What errors call the corpus.
+        lines: The number of each example in what it was read from, which messages name; by default they are counted
+            from 1.
 
     Attributes:
         fields: For each field one array `[length, ...]` for each row.
+        lines: The numbers of the examples, `[rows]`.
 
     Raises:
         ValueError: There are no fields, they differ in their rows, or a row is no sequence of numbers.
@@ -37,7 +40,9 @@ class Corpus:
         [array([5, 6])]
     """
 
-    def __init__(self, fields: Mapping[str, Any] | Iterable[Mapping[str, Any]], name: str = "corpus"):
+    def __init__(
+        self, fields: Mapping[str, Any] | Iterable[Mapping[str, Any]], name: str = "corpus", lines: Any = None
+    ):
         given = fields if isinstance(fields, Mapping) else _by_field(fields, name)
         self.fields: dict[str, list[np.ndarray]] = {field: _rows(rows, field) for field, rows in given.items()}
         counts = {field: len(rows) for field, rows in self.fields.items()}
@@ -45,6 +50,7 @@ class Corpus:
             raise ValueError(f"the {name} has no fields; expected one or more, each with its rows.")
         if len(set(counts.values())) != 1:
             raise ValueError(f"the {name} has {counts} rows in its fields; expected as many in each of them.")
+        self.lines = np.arange(1, len(self) + 1) if lines is None else np.asarray(lines)
 
     def __len__(self) -> int:
         return len(next(iter(self.fields.values())))
@@ -56,7 +62,8 @@ class Corpus:
 
     def take(self, rows: Sequence[int]) -> Corpus:
         """Return some of the examples, in the order of `rows`."""
-        return Corpus({field: [each[row] for row in rows] for field, each in self.fields.items()})
+        taken = {field: [each[row] for row in rows] for field, each in self.fields.items()}
+        return Corpus(taken, lines=self.lines[rows])
 
     def digest(self) -> str:
         """Return a hexadecimal digest of all values, which tells this corpus from another."""

@@ -9,6 +9,8 @@ import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from seq2split.common.files import doing
+
 PathLike = str | os.PathLike
 
 
@@ -37,7 +39,8 @@ def read_lines(path: PathLike) -> list[str]:
         ['a man', 'a dog', 'no end']
     """
     path = Path(path)
-    return split_lines(_read_bytes(path), str(path))
+    with doing("read", path):
+        return split_lines(_read_bytes(path), str(path))
 
 
 def split_lines(data: bytes, name: str) -> list[str]:
@@ -57,6 +60,21 @@ def split_lines(data: bytes, name: str) -> list[str]:
     # Not str.splitlines: it also splits on form feeds, U+2028 and others, and shifts one side against the other.
     lines = text.replace("\r\n", "\n").split("\n")
     return lines if lines[-1] else lines[:-1]
+
+
+def locate_line(paths: Sequence[PathLike], row: int) -> str:
+    """Return the file and the number of a line of one side of a corpus, as messages name them.
+
+    Args:
+        paths: The files of the side. They are read again, since only errors ask.
+        row: The number of the line in all of them, from 0.
+    """
+    for path in paths:
+        count = len(read_lines(path))
+        if row < count:
+            return f"{path}, line {row + 1}"
+        row -= count
+    return f"{paths[-1]}, which has changed meanwhile"
 
 
 def read_parallel(paths: Mapping[str, Sequence[PathLike]]) -> dict[str, list[str]]:

@@ -15,12 +15,15 @@ import numpy as np
 import sentencepiece
 
 from seq2split.common.choices import check_choice
-from seq2split.common.files import write_atomically
+from seq2split.common.files import doing, write_atomically
+from seq2split.common.text import one_line
 
 PathLike = str | os.PathLike
 
 ALGORITHMS = ("unigram", "bpe", "char", "word")
+STARTS = ("auto", "bos", "eos", "pad")
 SPECIAL_PIECES = {"pad_id": 0, "unk_id": 1, "bos_id": 2, "eos_id": 3}
+LARGEST = 2**20  # more pieces than any vocabulary has; SentencePiece takes minutes to refuse billions
 
 
 class Vocabulary:
@@ -38,18 +41,22 @@ class Vocabulary:
         ['7 dogs', '3 cats and dogs']
     """
 
-    def __init__(self, path: PathLike):
-        """Load a SentencePiece model.
+    def __init__(self, path: PathLike, start: str = "auto"):
+        """Load a SentencePiece model, be it trained here or by others: of any algorithm, with any ids.
 
         Args:
             path: The `.model` file.
+            start: The special piece that begins a decoder's input: "bos", "eos" or "pad"; "auto" for bos, or for eos
+                where there is no bos.
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: The file is no SentencePiece model, or its model has no bos or no eos piece.
+            ValueError: The file is no SentencePiece model, or its model has no eos piece or no such piece to start.
         """
+        check_choice("vocabulary.start", start, STARTS)
         self._path = Path(path)
         self._processor = _load(self._path)
+        self._bos = _start(self._processor, self._path, start)
 
     @classmethod
     def train(
@@ -102,8 +109,8 @@ class Vocabulary:
 
     @property
     def bos(self) -> int:
-        """The id of the piece that begins a decoder's input."""
-        return self._processor.bos_id()
+        """The id of the piece that begins a decoder's input; its own, or another special one that serves for it."""
+        return self._bos
 
     @property
     def eos(self) -> int:
@@ -122,25 +129,26 @@ class Vocabulary:
         Raises:
             TypeError: `lines` is one string, or holds anything but strings.
         """
-        rows = self._processor.encode(_line_list(lines), add_eos=True)
-        return [np.array(row, np.int32) for row in rows]
+        # Not encode(..., add_eos=True), which needs an eos that is a control symbol; that of others may be text.
+        return [np.array([*row, self.eos], np.int32) for row in self._processor.encode(_line_list(lines))]
 
     def decode(self, rows: Iterable[Sequence[int]]) -> list[str]:
         """Turn ids into lines.
 
         Args:
             rows: Integer [length] sequences of ids, or one [rows, length] array. What follows the first `eos` of a row
-              is ignored, and so are `bos` and padding.
+              is ignored, and so are `bos` and, where the model has a piece for it, padding.
 
         Returns:
-            One line a row.
+            One line a row; pieces that would end a line become spaces.
 
         Raises:
             TypeError: A row is not a sequence of integers.
             ValueError: An id is outside the vocabulary.
         """
         rows = [self._plain_ids(row, number) for number, row in enumerate(rows)]
-        return self._processor.decode(rows) if rows else []  # SentencePiece decodes an empty list to ''
+        texts = self._processor.decode(rows) if rows else []  # SentencePiece decodes an empty list to ''
+        return [one_line(text) for text in texts]
 
     def pieces(self, row: Sequence[int]) -> list[str]:
         """Return the pieces of a row of ids as text, as SentencePiece writes them: `▁` stands for a space."""
@@ -172,18 +180,39 @@ def _line_list(lines: Iterable[str]) -> list[str]:
 
 def _load(path: Path) -> sentencepiece.SentencePieceProcessor:
     """Load and check a model."""
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no vocabulary {path}: train it with Vocabulary.train")
+    if not path.exists():
+        raise FileNotFoundError(
+            f"there is no vocabulary {path}: give the path of a .model file, or train one (in Python with "
+            "Vocabulary.train; in a configuration with vocabulary.source_model and the others left empty)"
+        )
+    with doing("read", path):
+        data = path.read_bytes()
+    processor = sentencepiece.SentencePieceProcessor()
     try:
-        processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
-    except RuntimeError as error:
+        processor.load_from_serialized_proto(data)
+        for index in range(processor.get_piece_size()):
+            processor.id_to_piece(index)
+    except (RuntimeError, UnicodeDecodeError) as error:
         raise ValueError(
             f"{path} is no SentencePiece model: expected the .model file of a training, not its .vocab or text"
         ) from error
-    for name, index in (("bos", processor.bos_id()), ("eos", processor.eos_id())):
-        if index < 0:
-            raise ValueError(f"{path} has no {name} piece: train it again with {name}_id set, as Vocabulary.train does")
+    if processor.eos_id() < 0:
+        raise ValueError(
+            f"{path} has no eos piece, which ends every sentence: give a model that was trained with an eos_id of 0 or "
+            "more"
+        )
     return processor
+
+
+def _start(processor: sentencepiece.SentencePieceProcessor, path: Path, start: str) -> int:
+    """Return the id of the piece that begins a decoder's input."""
+    ids = {"bos": processor.bos_id(), "eos": processor.eos_id(), "pad": processor.pad_id()}
+    if start == "auto":
+        start = "bos" if ids["bos"] >= 0 else "eos"
+    if ids[start] < 0:
+        there = " or ".join(f'"{name}"' for name, index in ids.items() if index >= 0)
+        raise ValueError(f"{path} has no {start} piece to start translations with: set vocabulary.start to {there}")
+    return ids[start]
 
 
 def _sample(lines: list[str], count: int | None, seed: int) -> list[str]:
@@ -206,8 +235,10 @@ def _check_training(lines: list[str], size: int, algorithm: str, character_cover
             f"vocabulary.size must exceed the {len(SPECIAL_PIECES)} special pieces (padding, unknown, bos, eos), "
             f"got {size}: raise it"
         )
+    if size > LARGEST:
+        raise ValueError(f"vocabulary.size must be at most {LARGEST}, got {size}: lower it")
     if not 0.98 <= character_coverage <= 1.0:  # the bounds are SentencePiece's
-        raise ValueError(f"character_coverage must be from 0.98 to 1, got {character_coverage}")
+        raise ValueError(f"vocabulary.character_coverage must be from 0.98 to 1, got {character_coverage}")
 
 
 def _train(lines: list[str], size: int, algorithm: str, character_coverage: float) -> bytes:
@@ -241,6 +272,6 @@ def _explain(message: str, size: int, lines: int) -> str:
     if found := re.search(r"smaller than required_chars\. \d+ vs (\d+)", message):
         return (
             f"vocabulary.size is {size}, but the characters of these {lines} lines and the special pieces need "
-            f"{found[1]}: raise vocabulary.size to {found[1]} or more, or lower character_coverage"
+            f"{found[1]}: raise vocabulary.size to {found[1]} or more, or lower vocabulary.character_coverage"
         )
     return f"SentencePiece could not train {size} pieces on these {lines} lines: {message}"

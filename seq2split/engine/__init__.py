@@ -1,6 +1,7 @@
 """One callable at one signature: its forward, its backward, and the residuals between them. Knows of no sequences."""
 
 from seq2split.engine import policies
+from seq2split.engine.added_losses import WithLosses
 from seq2split.engine.part import Part
 from seq2split.engine.part_graph import PartGraph
 from seq2split.engine.residuals import Residuals, ResidualSpec
@@ -14,5 +15,6 @@ __all__ = [
     "PartGraph",
     "ResidualSpec",
     "Residuals",
+    "WithLosses",
     "policies",
 ]

@@ -11,6 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from seq2split.engine.custom_gradients import release
 from seq2split.engine.graph_function import GraphFunction
 from seq2split.engine.policies import Policy
 from seq2split.engine.recomputation import Recipe, Region, recompute
@@ -55,6 +56,7 @@ class NestedBackward:
                 "that reads must be made in the branch: give it tf.identity(x) for an x from outside; or run both "
                 "passes in one graph, with value_and_gradients."
             ) from error
+        release(self._nested.graph.as_graph_def())
 
     def assemble(self, policy: Policy) -> tuple[GraphFunction, list[tf.Tensor]]:
         """Return the backward that follows a save policy, and the forward tensors that it takes after the cotangents.

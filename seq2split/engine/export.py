@@ -31,8 +31,8 @@ class Exported(tf.Module):
         forward: Takes the inputs; returns a dictionary of `outputs` and `residuals`.
         backward: Takes `residuals` and the cotangents of the outputs, `None` for those that are not differentiable;
             returns a dictionary of `inputs_ct` and `gradients`.
-        value_and_gradients: Takes the inputs, and the loss's cotangent as a float64 scalar; returns a dictionary of
-            `outputs`, `inputs_ct` and `gradients`.
+        value_and_gradients: Takes the inputs, and the loss's cotangent as a float64 scalar (that of losses that layers
+            add is 1); returns a dictionary of `outputs`, `inputs_ct` and `gradients`.
         infer: Takes the inputs; returns the outputs.
         trained: The variables that get gradients, in the order of the gradients.
         read: All variables that the functions read or assign.
@@ -82,7 +82,7 @@ class Exported(tf.Module):
 
     def _value_and_gradients(self, *inputs):
         _, traced = self._graphs.find(LossPass, inputs[:-1])
-        outputs, gradients = traced.split(traced.run.within(tf.nest.flatten(inputs)))
+        outputs, gradients = traced.split(traced.run.within([*tf.nest.flatten(inputs), tf.ones([], tf.float64)]))
         return {"outputs": traced.outputs.pack(outputs), **_gradients(traced, gradients)}
 
     def _infer(self, *inputs):

@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from seq2split.engine.added_losses import WithLosses
 from seq2split.engine.signature import Signature, describe, differentiable, leaf_paths, tensor_spec
 
 Nest = Any
@@ -16,7 +17,7 @@ class Outputs:
     """The outputs of a part as tensors of the graph that is being traced.
 
     Args:
-        structure: What the part returned.
+        structure: What the part returned; `WithLosses`, where the losses that its layers add join.
         owner: Who errors speak of, such as `part 'encoder'`.
 
     Attributes:
@@ -34,9 +35,16 @@ class Outputs:
         leaves = [leaf if leaf is None else _tensor(leaf, owner) for leaf in tf.nest.flatten(structure)]
         specs = [leaf if leaf is None else tensor_spec(leaf) for leaf in leaves]
         self.signature = Signature(tf.nest.pack_sequence_as(structure, specs), owner, "output")
-        self._is_ambiguous = isinstance(structure, Mapping) and len(structure) > 1
+        self._adds = isinstance(structure, WithLosses)
+        own = structure.outputs if self._adds else structure
+        self._is_ambiguous = isinstance(own, Mapping) and len(own) > 1
         self.tensors = [leaf for leaf in leaves if leaf is not None]
         self.differentiable = [tensor for tensor in self.tensors if differentiable(tensor)]
+
+    @property
+    def added(self) -> list[tf.Tensor]:
+        """The losses that the part's layers added, one scalar, where they join; else none."""
+        return self.tensors[-1:] if self._adds else []
 
     def loss(self) -> tf.Tensor:
         """Return the first output, which must be a scalar.

@@ -35,6 +35,9 @@ class Part:
         name: What errors and summaries call the part; by default the name of `fn`.
         save: What `forward` keeps for `backward`, and what the backward computes again: a policy of `policies`, or the
             name of one that takes no arguments.
+        losses: True if the losses that its layers add (`add_loss`, regularizers) join: the part then returns
+            `WithLosses(outputs, losses)`, and takes cotangents of that nest. It is for Keras layers and models, and
+            their methods. Without it a part whose layers add losses warns that they are left out.
         device: Where its graphs run and its residuals stay, such as `/CPU:1`; by default where the caller is. Inputs
             and cotangents are copied there.
 
@@ -59,9 +62,10 @@ class Part:
         variables: Iterable | None = None,
         name: str | None = None,
         save: str | policies.Policy = "needed",
+        losses: bool = False,
         device: str | None = None,
     ):
-        self._function = PartFunction(fn, variables, name)
+        self._function = PartFunction(fn, variables, name, losses)
         self._graphs: list[weakref.ref[PartGraph]] = []
         self.save = policies.find(save)
         self.device = device
@@ -75,6 +79,11 @@ class Part:
     def name(self) -> str:
         """What errors and summaries call the part."""
         return self._function.name
+
+    @property
+    def losses(self) -> bool:
+        """True if the losses that its layers add join."""
+        return self._function.adds_losses
 
     @property
     def traces(self) -> int:

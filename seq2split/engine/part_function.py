@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import tensorflow as tf
 
+from seq2split.engine.added_losses import WithLosses, added_losses, names_of_adding, total
 from seq2split.engine.training_flag import TrainingFlag
 from seq2split.engine.variables import unwrapped
 
@@ -21,10 +23,12 @@ class PartFunction:
         fn: The callable, as for `Part`.
         variables: The variables that get gradients; `None` for the trainable variables that `fn` owns.
         name: The part's name; `None` for that of `fn`.
+        adds_losses: True if it returns, beside what `fn` does, the losses that its layers add.
 
     Attributes:
         fn: The callable.
         name: The part's name.
+        adds_losses: True if it returns the losses that its layers add.
         traces: How many times the Python code has been traced.
         is_settled: True once a trace has succeeded. From then on the callable may create no variables.
 
@@ -32,7 +36,7 @@ class PartFunction:
         TypeError: `fn` is not callable.
     """
 
-    def __init__(self, fn: Callable, variables: Iterable | None, name: str | None):
+    def __init__(self, fn: Callable, variables: Iterable | None, name: str | None, adds_losses: bool = False):
         if not callable(fn):
             raise TypeError(f"Part takes a callable (a Keras layer, a tf.Module or a function); it was given {fn!r}.")
         self.fn = fn
@@ -42,6 +46,8 @@ class PartFunction:
         self._has_created = False
         self._given = None if variables is None else list(variables)
         self._owner = fn if hasattr(fn, "trainable_variables") else getattr(fn, "__self__", None)
+        self.adds_losses = adds_losses
+        self._has_warned = False
         self._flag = TrainingFlag(fn, self.name)
 
     @property
@@ -65,7 +71,13 @@ class PartFunction:
         """Call the callable while a graph is traced."""
         self.traces += 1
         with tf.variable_creator_scope(self._create):
-            return self.fn(*args, **self._flag.arguments(training))
+            outputs = self.fn(*args, **self._flag.arguments(training))
+        losses = added_losses(self._owner)
+        if self.adds_losses:
+            return WithLosses(outputs, total(losses))
+        if losses and training:
+            self._warn_of_losses()
+        return outputs
 
     def is_to_call_again(self, error: TypeError) -> bool:
         """Return whether a call failed only because it was told that it trains, and is to be made without."""
@@ -107,6 +119,16 @@ class PartFunction:
                 f"part {self.name!r} reads trainable variables that nobody named, so that they would get no gradients: "
                 f"{', '.join(names)}. Name those that get gradients with Part(fn, variables=[...]); the empty list "
                 "freezes them all. Or let a layer own them: what add_weight makes, and layers that are attributes."
+            )
+
+    def _warn_of_losses(self) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                f"part {self.name!r}: layers add losses that Keras's own fit would add to the loss (add_loss, "
+                f"regularizers): {', '.join(names_of_adding(self._owner))}. They are left out of its loss and "
+                "gradients. Have them join with Part(layer, losses=True), or take them out of the layers.",
+                stacklevel=2,
             )
 
     def _create(self, next_creator: Callable, **kwargs: Any) -> tf.Variable:

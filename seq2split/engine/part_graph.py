@@ -159,12 +159,15 @@ class PartGraph:
         residuals.release()
         return BackwardResult(*traced.gradients.pack(flat))
 
-    def value_and_gradients(self, *inputs: Nest, loss_ct: float | tf.Tensor = 1.0) -> LossResult:
+    def value_and_gradients(
+        self, *inputs: Nest, loss_ct: float | tf.Tensor = 1.0, losses_ct: float | tf.Tensor = 1.0
+    ) -> LossResult:
         """Run both passes in one graph: for the last part, which returns the loss.
 
         Args:
             *inputs: Tensors, as in `forward`.
             loss_ct: The cotangent of the loss, a scalar.
+            losses_ct: The cotangent of the losses that layers add, a scalar, where they join (`Part(losses=True)`).
 
         Returns:
             What the part returns: the scalar loss, alone or as the first of several outputs, whose others are only
@@ -178,7 +181,7 @@ class PartGraph:
         self._check_trainable()
         with self._placed():
             flat = self._inputs.flatten(inputs)
-            results = traced.run([*flat, self._scalar(loss_ct)])
+            results = traced.run([*flat, self._scalar(loss_ct), self._scalar(losses_ct)])
             outputs, gradients = traced.split(self._sealed(results, flat, traced))
         return LossResult(traced.outputs.pack(outputs), *traced.gradients.pack(gradients))
 
@@ -243,8 +246,8 @@ class PartGraph:
         scalar = tf.cast(loss_ct if tf.is_tensor(loss_ct) else tf.constant(loss_ct, tf.float64), tf.float64)
         if scalar.shape.rank != 0:
             raise ValueError(
-                f"{self}: value_and_gradients was given a loss_ct of shape {scalar.shape.as_list()}; expected a "
-                "scalar, the cotangent of the loss. Reduce it, or use forward and backward."
+                f"{self}: value_and_gradients was given a cotangent of shape {scalar.shape.as_list()}; expected a "
+                "scalar, that of the loss. Reduce it, or use forward and backward."
             )
         return scalar
 

@@ -109,7 +109,8 @@ class InferencePass(Pass):
 class LossPass(Pass):
     """Both passes of a part that returns a loss, in one graph.
 
-    Its function takes the loss's cotangent, a float64 scalar, after the inputs, and returns outputs and gradients.
+    Its function takes after the inputs the cotangents of the loss and of the losses that layers add, two float64
+    scalars, and returns outputs and gradients.
 
     Attributes:
         gradients: What the gradients mean that follow the outputs.
@@ -120,13 +121,14 @@ class LossPass(Pass):
 
     def __init__(self, context: TracingContext):
         def body(*flat):
-            tape = Tape(flat[:-1], context.variables(), context.inputs.owner)
+            *inputs, loss_ct, losses_ct = flat
+            tape = Tape(inputs, context.variables(), context.inputs.owner)
             with tape.recording:
                 tape.watch()
-                structure = context.call(context.inputs.pack(flat[:-1]), True)
-                return self._finish(context, tape, structure, flat[-1])
+                structure = context.call(context.inputs.pack(inputs), True)
+                return self._finish(context, tape, structure, loss_ct, losses_ct)
 
-        concrete = context.trace(body, tf.TensorSpec([], tf.float64))
+        concrete = context.trace(body, *[tf.TensorSpec([], tf.float64)] * 2)
         self.run = GraphFunction.closed(concrete, context.inputs.owner)
 
     @property
@@ -135,10 +137,13 @@ class LossPass(Pass):
         return [self.run]
 
     @_unconverted
-    def _finish(self, context: TracingContext, tape: Tape, structure: Nest, loss_ct: tf.Tensor) -> list[tf.Tensor]:
+    def _finish(
+        self, context: TracingContext, tape: Tape, structure: Nest, loss_ct: tf.Tensor, losses_ct: tf.Tensor
+    ) -> list[tf.Tensor]:
         outputs = Outputs(structure, context.inputs.owner)
-        loss = outputs.loss()
-        found = tape.gradients([loss], [tf.cast(loss_ct, loss.dtype)])
+        targets = [outputs.loss(), *outputs.added]
+        cotangents = zip((loss_ct, losses_ct), targets, strict=False)
+        found = tape.gradients(targets, [tf.cast(each, target.dtype) for each, target in cotangents])
         self.outputs = outputs.signature
         self.gradients = GradientLayout(context.inputs, found, tape.variables)
         return outputs.tensors + GradientLayout.flatten(found)

@@ -19,18 +19,17 @@ _OF_A_GRADIENT = re.compile(r"(^gradient_tape/.*|_grad/)[^/]*$")
 _OF_A_CUSTOM_GRADIENT = re.compile(r"IdentityN(_\d+)?_grad/[^/]*$")
 
 
-def runs_python(graph: tf.Graph) -> bool:
-    """True if a graph, or a function that it calls, runs a `tf.py_function`."""
-    return any(True for _ in _nodes(graph))
+def runs_python(definition: Any) -> bool:
+    """True if a graph, given as its `GraphDef`, or a function that it calls, runs a `tf.py_function`."""
+    return any(True for _ in _nodes(definition))
 
 
 def differentiated(graph: tf.Graph) -> set[str]:
     """Return the names of the operations in a graph that take the gradient of a `tf.py_function`."""
-    names = {node.name for node in _nodes(graph)}
+    names = {node.name for node in _nodes(graph.as_graph_def())}
     return {name for name in names if _OF_A_GRADIENT.search(name) and not _OF_A_CUSTOM_GRADIENT.search(name)}
 
 
-def _nodes(graph: tf.Graph) -> Iterator[Any]:
-    definition = graph.as_graph_def()
+def _nodes(definition: Any) -> Iterator[Any]:
     for nodes in (definition.node, *(function.node_def for function in definition.library.function)):
         yield from (node for node in nodes if node.op == _TYPE)

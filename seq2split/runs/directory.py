@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+
+from seq2split.runs.checkpoint_folder import CheckpointFolder
+from seq2split.runs.lock import RunLock
+
+_UNFINISHED = re.compile(r"\.(config\.toml|.*\.jsonl?|.*\.model|.*\.sha256|.*\.digest)\.\d+\.tmp")
 
 
 class RunDirectory:
@@ -21,9 +27,10 @@ class RunDirectory:
         sessions: The file of the sessions that made it; see `sessions`.
         history: The file of what was measured; see `history`.
         batches: The file that tells the batches that it is trained on from others.
+        lock: The lock that a training holds.
 
     Raises:
-        ValueError: The path is a file.
+        ValueError: The path is a file, is empty, or is no UTF-8, which TensorFlow needs.
 
     Example:
         >>> RunDirectory("runs/mine").history.as_posix()
@@ -31,6 +38,12 @@ class RunDirectory:
     """
 
     def __init__(self, path: str | Path):
+        if not str(path):
+            raise ValueError('a run needs a directory, got ""; the current one is "."')
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{str(path)!a} is no UTF-8; a run needs a directory with a name that is.") from None
         self.path = Path(path)
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path} is a file; a run needs a directory. Give another path.")
@@ -38,7 +51,15 @@ class RunDirectory:
         self.candidates, self.average = self.path / "candidates", self.path / "average"
         self.sessions, self.batches = self.path / "run.json", self.path / "batches.json"
         self.history = self.path / "history.jsonl"
+        self.lock = RunLock(self.path / "lock")
 
     def has_checkpoint(self) -> bool:
         """Return whether a checkpoint was written, be it of a best model alone."""
-        return any((directory / "checkpoint").exists() for directory in (self.latest, self.best))
+        return any(CheckpointFolder(folder).steps() for folder in (self.latest, self.best, self.average))
+
+    def sweep(self) -> None:
+        """Delete what a killed training left half-written."""
+        for folder in (self.path, self.candidates):
+            for path in folder.iterdir() if folder.is_dir() else ():
+                if _UNFINISHED.fullmatch(path.name):
+                    path.unlink(missing_ok=True)

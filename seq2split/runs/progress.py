@@ -19,8 +19,8 @@ class Progress(tf.Module):
         best: The figure of the best validation; its sign is such that higher is better.
         best_step: The step of that validation.
         stale: The number of validations since.
-        window: The sums of the figures since the last entry of the history, as JSON.
-        settings: The settings of the training, as JSON.
+        window: The sums of the figures since the last entry of the history, and what tells a divergence, as JSON.
+        settings: The settings of the training, what its batches are, and what its history was, as JSON.
     """
 
     def __init__(self):
@@ -48,13 +48,18 @@ class Progress(tf.Module):
         self.index.assign(index)
 
     def judge(self, figure: float) -> bool:
-        """Note a validation's figure, and return whether it is the best so far."""
-        better = figure > float(self.best)
+        """Note a validation's figure, and return whether it is the best so far; one that isn't finite never is."""
+        better = math.isfinite(figure) and figure > float(self.best)
         self.stale.assign(0 if better else self.stale + 1)
         if better:
             self.best.assign(figure)
             self.best_step.assign(self.step)
         return better
+
+    def forget_best(self) -> None:
+        """Let the next validation be the best so far: the model of the best one is lost."""
+        self.best.assign(-math.inf)
+        self.best_step.assign(0)
 
     def __str__(self) -> str:
         return f"{int(self.step)} steps are done, next is batch {int(self.index) + 1} of epoch {int(self.epoch) + 1}"

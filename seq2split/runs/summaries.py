@@ -6,10 +6,14 @@ elsewhere.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
 import tensorflow as tf
+
+from seq2split.common.files import explain_failure
 
 _SCALAR, _TENSOR = 1, 2  # tensorboard's DataClass
 
@@ -29,14 +33,31 @@ class SummaryWriter:
         return tf.summary.create_file_writer(str(self._path)) if self._path else tf.summary.create_noop_writer()
 
     def scalars(self, step: int, **values: float) -> None:
-        """Write numbers, each under its name."""
-        for name, value in values.items():
-            self._write(name, tf.constant(value, tf.float32), step, "scalars", _SCALAR)
-        self._writer.flush()
+        """Write numbers, each under its name.
+
+        Raises:
+            OSError: They can't be written.
+        """
+        with self._explained():
+            for name, value in values.items():
+                self._write(name, tf.constant(value, tf.float32), step, "scalars", _SCALAR)
+            self._writer.flush()
 
     def text(self, step: int, name: str, text: str) -> None:
-        """Write a text in Markdown."""
-        self._write(name, tf.constant([text]), step, "text", _TENSOR)
+        """Write a text in Markdown.
+
+        Raises:
+            OSError: It can't be written.
+        """
+        with self._explained():
+            self._write(name, tf.constant([text]), step, "text", _TENSOR)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except tf.errors.OpError as error:
+            raise OSError(f"TensorBoard's files in {self._path} can't be written: {explain_failure(error)}.") from error
 
     def _write(self, name: str, value: tf.Tensor, step: int, plugin: str, data_class: int) -> None:
         metadata = tf.compat.v1.SummaryMetadata(data_class=data_class)

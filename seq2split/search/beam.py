@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from seq2split.search.decoder_graphs import DecoderGraphs
-from seq2split.search.hypotheses import Hypotheses, Hypothesis
+from seq2split.search.hypotheses import Hypotheses, Hypothesis, Identity
 from seq2split.search.options import SearchOptions, check_n_best
 from seq2split.split.model import SplitModel
 from seq2split.split.sequences import Sequences
@@ -46,6 +46,8 @@ class BeamSearch:
         decoder: The decoder.
         eos: The piece that ends a sentence.
         max_length: The most pieces of a hypothesis, its end included.
+        identity: A function of the pieces of a hypothesis, `[pieces]`, before its end. Of several with the same result,
+            such as the same text cut in two ways, only the best is returned. By default all differ.
 
     Raises:
         ValueError: Hypotheses are allowed no piece.
@@ -64,11 +66,20 @@ class BeamSearch:
         ([2, 2], True)
     """
 
-    def __init__(self, model: SplitModel, encoders: Sequence[str], decoder: Any, *, eos: int, max_length: int):
+    def __init__(
+        self,
+        model: SplitModel,
+        encoders: Sequence[str],
+        decoder: Any,
+        *,
+        eos: int,
+        max_length: int,
+        identity: Identity = np.ndarray.tobytes,
+    ):
         if max_length < 1:
             raise ValueError(f"max_length is {max_length}; expected at least 1, the end of a sentence.")
         self._model, self._encoders, self._decoder = model, encoders, decoder
-        self._eos, self._max_length = eos, max_length
+        self._eos, self._max_length, self._identity = eos, max_length, identity
         self._graphs: dict[bool, DecoderGraphs] = {}
         self._building = Lock()
 
@@ -89,8 +100,9 @@ class BeamSearch:
             n_best: The most hypotheses that are wanted of a sentence, at most the beam.
 
         Returns:
-            For each row its hypotheses, no two of the same pieces, the best first: as many as are wanted, or as ended
-            within the longest length. Where none did they are those that it cut off.
+            For each row its hypotheses, no two of the same identity, the best first: as many as are wanted, or as ended
+            within the longest length. Where none did they are those that it cut off. The best doesn't depend on how
+            many are wanted.
 
         Raises:
             ValueError: More hypotheses are wanted than the beam has; the decoder lacks what the search needs of it, or
@@ -102,7 +114,8 @@ class BeamSearch:
         encoded = [self._model.infer(batch, encoder) for encoder in self._encoders]
         graphs = self._graphs_for(coverage=options.coverage > 0)
         context, state = graphs.start.infer(*encoded)
-        hypotheses = Hypotheses(self._source_lengths(batch), self._decoder.bos, self._max_length, n_best, options)
+        lengths, identity = self._source_lengths(batch), self._identity if n_best > 1 else np.ndarray.tobytes
+        hypotheses = Hypotheses(lengths, self._decoder.bos, self._max_length, n_best, options, identity)
         while True:
             result = graphs.step.infer(context, state, *hypotheses.step_inputs(), np.int32(options.beam))
             state = result.state

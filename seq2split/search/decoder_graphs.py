@@ -75,7 +75,7 @@ class DecoderGraphs:
         return self.start.traces + self.step.traces
 
     @_unconverted
-    def _start(self, *encoded: Nest) -> tuple[Nest, Nest]:
+    def _start(self, *encoded: Nest, training: bool = False) -> tuple[Nest, Nest]:  # false: a search trains nothing
         context, state = self._decoder.start(*encoded)
         attention = tuple(map(_padding, self._encoders, encoded)) if self._coverage else ()
         return context, (state, attention)
@@ -90,6 +90,7 @@ class DecoderGraphs:
         log_probabilities: tf.Tensor,
         may_end: tf.Tensor,
         beam: tf.Tensor,
+        training: bool = False,
     ) -> StepResult:
         rows = tf.reshape(state_rows, [-1])
         state, attention = tf.nest.map_structure(partial(tf.gather, indices=rows), state)

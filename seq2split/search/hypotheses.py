@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from typing import NamedTuple
 
 import numpy as np
@@ -68,18 +69,23 @@ class LiveHypotheses(NamedTuple):
         return LiveHypotheses(*(each[rows] for each in self))
 
 
+Identity = Callable[[np.ndarray], Hashable]
+
+
 class FinishedHypotheses:
-    """The finished hypotheses of each sentence.
+    """The finished hypotheses of each sentence, of those that are the same to the user the best.
 
     Args:
         sentences: The number of sentences.
         n_best: The number of hypotheses that are wanted of each.
         options: How to search.
+        identity: A function of pieces; two hypotheses with the same result are the same to the user.
     """
 
-    def __init__(self, sentences: int, n_best: int, options: SearchOptions):
-        self._found: list[list[Hypothesis]] = [[] for _ in range(sentences)]
-        self._n_best, self._options = n_best, options
+    def __init__(self, sentences: int, n_best: int, options: SearchOptions, identity: Identity = np.ndarray.tobytes):
+        self._found: list[dict[Hashable, Hypothesis]] = [{} for _ in range(sentences)]
+        self._counts = np.zeros(sentences, int)
+        self._n_best, self._options, self._identity = n_best, options, identity
 
     def add(
         self,
@@ -91,6 +97,9 @@ class FinishedHypotheses:
     ) -> None:
         """Add hypotheses.
 
+        A sentence that has as many as the beam is wide goes on only for want of different ones. Its best is settled
+        then, so that it doesn't depend on how many are wanted: a better one comes too late.
+
         Args:
             sentences: The sentence of each row, `[rows]`.
             pieces: As in `LiveHypotheses`, without the end of the sentence, `[rows, beam, 1 + pieces]`.
@@ -99,31 +108,44 @@ class FinishedHypotheses:
             penalties: Their coverage penalties, `[rows, beam]`.
         """
         scores = log_probabilities / length_divisor(length, self._options) + self._options.coverage * penalties
+        limits = [self._best_score(each) if self._counts[each] >= self._options.beam else np.inf for each in sentences]
         for row, place in zip(*np.nonzero(np.isfinite(log_probabilities)), strict=True):
-            hypothesis = Hypothesis(
-                pieces[row, place, 1:], float(scores[row, place]), float(log_probabilities[row, place])
-            )
-            self._found[sentences[row]].append(hypothesis)
+            if scores[row, place] <= limits[row]:
+                found = pieces[row, place, 1:], float(scores[row, place]), float(log_probabilities[row, place])
+                self._keep(sentences[row], Hypothesis(*found))
+
+    def _keep(self, sentence: int, hypothesis: Hypothesis) -> None:
+        self._counts[sentence] += 1
+        kept, key = self._found[sentence], self._identity(hypothesis.pieces)
+        if key not in kept or hypothesis.score > kept[key].score:
+            kept[key] = hypothesis
 
     def count(self, sentence: int) -> int:
-        """Return how many a sentence has."""
-        return len(self._found[sentence])
+        """Return how many a sentence has, those among them that are the same to the user."""
+        return int(self._counts[sentence])
+
+    def is_full(self, sentence: int) -> bool:
+        """Return whether a sentence has as many as the beam is wide, and as many different ones as are wanted."""
+        return self.count(sentence) >= self._options.beam and len(self._found[sentence]) >= self._n_best
 
     def score_to_beat(self, sentence: int) -> float:
         """Return the score of the worst of the n best; minus infinity while there are fewer."""
-        scores = sorted((each.score for each in self._found[sentence]), reverse=True)
+        scores = sorted((each.score for each in self._found[sentence].values()), reverse=True)
         return scores[self._n_best - 1] if len(scores) >= self._n_best else -np.inf
 
     def best(self) -> list[list[Hypothesis]]:
         """Return the n best of each sentence, the best first."""
-        return [sorted(each, key=lambda found: -found.score)[: self._n_best] for each in self._found]
+        return [sorted(each.values(), key=lambda found: -found.score)[: self._n_best] for each in self._found]
+
+    def _best_score(self, sentence: int) -> float:
+        return max(each.score for each in self._found[sentence].values())
 
 
 class Hypotheses:
     """All hypotheses of a batch, from step to step.
 
-    A sentence is done when as many of its hypotheses are finished as the beam is wide, or when no live one can still
-    enter the n-best.
+    A sentence is done when as many of its hypotheses are finished as the beam is wide and as many different ones as are
+    wanted, or when no live one can still enter the n-best.
 
     Args:
         source_lengths: The lengths of the sources, their ends included, `[sentences]`.
@@ -131,13 +153,22 @@ class Hypotheses:
         max_length: The most pieces of a hypothesis, its end included.
         n_best: The number of hypotheses that are wanted of each sentence.
         options: How to search.
+        identity: See `FinishedHypotheses`.
     """
 
-    def __init__(self, source_lengths: np.ndarray, bos: int, max_length: int, n_best: int, options: SearchOptions):
+    def __init__(
+        self,
+        source_lengths: np.ndarray,
+        bos: int,
+        max_length: int,
+        n_best: int,
+        options: SearchOptions,
+        identity: Identity = np.ndarray.tobytes,
+    ):
         self._options = options
         self._least, self._most = length_bounds(source_lengths, max_length, options)
         self._live = LiveHypotheses.first(len(source_lengths), bos)
-        self._finished = FinishedHypotheses(len(source_lengths), n_best, options)
+        self._finished = FinishedHypotheses(len(source_lengths), n_best, options, identity)
         self._done = np.zeros(len(source_lengths), bool)
 
     @property
@@ -207,7 +238,7 @@ class Hypotheses:
     def _is_done(self, sentence: int, likeliest: float) -> bool:
         """True if no live hypothesis, the likeliest of which has this log-probability, can still enter the n-best."""
         length, most = self._live.length, self._most[sentence]
-        if self._finished.count(sentence) >= self._options.beam or length >= most:
+        if self._finished.is_full(sentence) or length >= most:
             return True
         # No further piece makes it likelier, and none that is wanted can have a larger divisor.
         reachable = likeliest / length_divisor(most, self._options)

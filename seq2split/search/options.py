@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+
+LARGEST_BEAM = 10_000
+LARGEST = {"length_penalty": 10, "coverage": 1000, "min_length_ratio": 1000, "max_length_ratio": 1000}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +40,12 @@ class SearchOptions:
     def __post_init__(self):
         if self.beam < 1:
             raise ValueError(f"a beam of {self.beam} follows nothing; expected at least 1, which is greedy search.")
-        for name in ("length_penalty", "coverage", "min_length_ratio", "max_length_ratio"):
+        if self.beam > LARGEST_BEAM:
+            raise ValueError(f"a beam of {self.beam} is out of reach; expected at most {LARGEST_BEAM}.")
+        for name, largest in LARGEST.items():
             value = getattr(self, name)
-            if not 0 <= value < math.inf:
-                raise ValueError(f"{name} is {value}; expected a finite number, at least 0.")
+            if not 0 <= value <= largest:
+                raise ValueError(f"{name} is {value}; expected a number from 0 to {largest}.")
         if self.max_length_ratio and self.min_length_ratio > self.max_length_ratio:
             raise ValueError(
                 f"min_length_ratio is {self.min_length_ratio}, above a max_length_ratio of {self.max_length_ratio}; "

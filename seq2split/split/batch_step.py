@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from seq2split.engine import PartGraph, Residuals
+from seq2split.engine import LossResult, PartGraph, Residuals, WithLosses
 from seq2split.split.fields import Fields, read_fields, rows_of
 from seq2split.split.gradients import add_up, sums_by_part
 from seq2split.split.grouping import Group, Grouping
@@ -35,6 +35,7 @@ class BatchStep:
 
     Attributes:
         groups: For each part the groups of rows that its part graphs take.
+        fraction: The batch's share of those whose gradients are added up, by which added losses are weighted.
 
     Raises:
         ValueError: A field is missing or can't be read, or the fields differ in their rows.
@@ -52,6 +53,7 @@ class BatchStep:
         workers: Workers,
     ):
         self._wiring, self._graphs, self._grouping, self._workers = wiring, graphs, grouping, workers
+        self.fraction = 1.0
         names = list(names)
         read = {wiring.fields[name] for name in names if name in wiring.fields}
         self._fields = read_fields(batch, {field: graphs.position(field) for field in sorted(read)}, wiring.parts)
@@ -61,6 +63,7 @@ class BatchStep:
         self._residuals: dict[str, list[Residuals]] = {}
         # For each part those of each of its groups:
         self._outputs: dict[str, list[Nest]] = {}
+        self._added: dict[str, list[tf.Tensor]] = {}
         self._inputs_ct: dict[str, list[tuple[Nest, ...]]] = {}
         self._gradients: dict[str, list[list]] = {}
         self._variables: dict[str, list] = {}
@@ -68,17 +71,18 @@ class BatchStep:
     def forward(self, name: str) -> None:
         """Run the forward of a part."""
         runs = self._run(name, "forward", lambda graph, index: graph.forward(*self._inputs(name, index)))
-        self._outputs[name] = [outputs for outputs, _ in runs]
+        self._keep(name, [outputs for outputs, _ in runs])
         self._residuals[name] = [residuals for _, residuals in runs]
 
     def value_and_gradients(self, name: str, weight: float) -> None:
         """Run both passes of a part with a loss, whose sum is divided by a weight."""
-        runs = self._run(
-            name,
-            "value_and_gradients",
-            lambda graph, index: graph.value_and_gradients(*self._inputs(name, index), loss_ct=1.0 / weight),
-        )
-        self._outputs[name] = [outputs for outputs, _, _ in runs]
+
+        def task(graph: PartGraph, index: int) -> LossResult:
+            share = self._share(name, index)
+            return graph.value_and_gradients(*self._inputs(name, index), loss_ct=1.0 / weight, losses_ct=share)
+
+        runs = self._run(name, "value_and_gradients", task)
+        self._keep(name, [outputs for outputs, _, _ in runs])
         self._inputs_ct[name] = [inputs_ct for _, inputs_ct, _ in runs]
         self._gradients[name] = [gradients for _, _, gradients in runs]
 
@@ -93,7 +97,7 @@ class BatchStep:
 
     def infer(self, name: str) -> None:
         """Run a part in inference."""
-        self._outputs[name] = self._run(name, "infer", lambda graph, index: graph.infer(*self._inputs(name, index)))
+        self._keep(name, self._run(name, "infer", lambda graph, index: graph.infer(*self._inputs(name, index))))
 
     def weights(self) -> dict[str, float]:
         """Return the number that each part with a loss is divided by; see `Node`."""
@@ -101,7 +105,9 @@ class BatchStep:
 
     def losses(self, weights: Mapping[str, float]) -> BatchLosses:
         """Return what the parts with losses returned, summed over the groups and divided by their weights."""
-        return collect_losses({name: self._mean(name, weights[name]) for name in self._wiring.losses}, weights)
+        means = {name: self._mean(name, weights[name]) for name in self._wiring.losses}
+        shares = [(added, self._share(name, at)) for name in self._added for at, added in enumerate(self._added[name])]
+        return collect_losses(means, weights, [added * tf.constant(share, added.dtype) for added, share in shares])
 
     def gradients(self, frozen: Collection[str]) -> dict[str, list]:
         """Return the gradients of each part; those of frozen ones are `None`."""
@@ -119,6 +125,17 @@ class BatchStep:
         rows = [group.rows for group in self.groups[name]]
         (route,) = plan_routes(rows, [np.arange(self._rows)], [self._rows])
         return carry(route, self._outputs[name])
+
+    def _keep(self, name: str, results: list[Nest]) -> None:
+        """Keep what the groups of a part returned: outputs, and the losses that its layers added."""
+        if self._wiring.parts[name].part.losses:
+            self._added[name] = [result.losses for result in results]
+            results = [result.outputs for result in results]
+        self._outputs[name] = results
+
+    def _share(self, name: str, index: int) -> float:
+        """Return a group's share of the rows, by which the losses that its layers added are weighted."""
+        return len(self.groups[name][index].rows) / self._rows * self.fraction
 
     def _run(self, name: str, wanted: str, task: Callable[[PartGraph, int], Any]) -> list:
         """Return the results of a task for the part graph and the index of each group of a part."""
@@ -164,7 +181,10 @@ class BatchStep:
             for consumer, position in self._wiring.consumers(name)
         ]
         flat = zip(*map(tf.nest.flatten, delivered), strict=True)
-        return tf.nest.pack_sequence_as(outputs, [add_up(cotangents) for cotangents in flat])
+        outputs_ct = tf.nest.pack_sequence_as(outputs, [add_up(cotangents) for cotangents in flat])
+        if name not in self._added:
+            return outputs_ct
+        return WithLosses(outputs_ct, tf.constant(self._share(name, index), self._added[name][index].dtype))
 
     def _route(self, source: str, target: str) -> list[Route]:
         """Return the routes from one part's groups to another's, either way."""

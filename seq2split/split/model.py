@@ -10,8 +10,6 @@ The orchestration is eager: one `tf.function` around the calls would be optimize
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections.abc import Collection, Iterable, Mapping
 from itertools import chain
 from typing import Any
@@ -19,6 +17,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from seq2split.buckets import Buckets
 from seq2split.engine import PartGraph
 from seq2split.engine.outer_tapes import sealed
 from seq2split.engine.variables import unwrapped
@@ -26,15 +25,15 @@ from seq2split.split.batch_step import BatchStep
 from seq2split.split.context_lengths import ContextLengths, check_compilation
 from seq2split.split.fields import Fields
 from seq2split.split.grouping import FixedGrouping, FlexibleGrouping
+from seq2split.split.loss_checks import check_padding, check_sums
 from seq2split.split.node import Node
 from seq2split.split.part_graphs import PartGraphs
-from seq2split.split.results import BatchLosses, Gradient, LossAndGradients
+from seq2split.split.results import ADDED_LOSSES, BatchLosses, Gradient, LossAndGradients
 from seq2split.split.threads import Workers
 from seq2split.split.updates import apply_gradients
 from seq2split.split.wiring import WiredPart, Wiring
 
 Nest = Any
-_SUM_TOLERANCE = 0.05  # relative; a mean is off by half, and sums by rounding alone
 
 
 class SplitModel:
@@ -101,6 +100,7 @@ class SplitModel:
         self._wiring = Wiring(nodes)
         check_compilation(jit_compile, rows, context_buckets, row_multiple)
         self._wiring.check_fields(fields or {})
+        self._wiring.check_added_losses(filler=jit_compile or row_multiple > 1)
         contexts = ContextLengths(self._wiring, context_buckets) if jit_compile else None
         self._grouping = FixedGrouping(rows, contexts) if contexts else FlexibleGrouping(threads, row_multiple)
         self._graphs = PartGraphs(self._wiring, fields or {}, contexts, rows)
@@ -176,12 +176,14 @@ class SplitModel:
         """
         self._wiring.check_names(frozen, "to freeze")
         step = self._step(batch, self._wiring.parts)
-        weights = step.weights() if weights is None else dict(weights)
+        own = step.weights()
+        weights = own if weights is None else dict(weights)
         if weights.keys() != set(self._wiring.losses) or min(weights.values()) <= 0:
             raise ValueError(
                 f"loss_and_gradients was given the weights {weights}; expected a positive number for each of the parts "
                 f"with losses, {self._wiring.losses}."
             )
+        step.fraction = own[self._wiring.losses[0]] / weights[self._wiring.losses[0]]
         for name in self._wiring.inner:
             step.forward(name)
         for name in self._wiring.losses:
@@ -189,6 +191,7 @@ class SplitModel:
         for name in reversed(self._wiring.inner):
             if not set(self._wiring.upstream(name)) <= set(frozen):
                 step.backward(name)
+        self._wiring.check_added_losses(filler=False)  # variables that layers made in their first call exist now
         losses = step.losses(weights)
         loss, metrics, gradients = self._sealed(batch, (losses.loss, losses.metrics, step.gradients(frozen)))
         return LossAndGradients(loss, metrics, losses.weights, gradients)
@@ -220,7 +223,7 @@ class SplitModel:
         return self._step(batch, self._wiring.parts).weights()
 
     def check_losses(self, batch: Fields) -> None:
-        """Warn of losses that layers add, and of losses that don't seem to be sums over real positions.
+        """Warn of losses by which gradients would depend on how a batch is grouped or padded.
 
         The first row that is not empty is measured alone and several times in a batch: divided by its weight, a sum is
         the same. More rows than `row_multiple` make another shape of it, which a mean over the shape shows.
@@ -228,27 +231,11 @@ class SplitModel:
         Args:
             batch: The batch; see `loss_and_gradients`.
         """
-        for name, part in self._wiring.parts.items():
-            if getattr(part.part.fn, "losses", None):
-                warnings.warn(
-                    f"part {name!r} has losses that Keras's own fit would add (add_loss, regularizers); they are no "
-                    "part of a split model's loss. Add them to what the part with the loss returns, or leave them out.",
-                    stacklevel=2,
-                )
         step = self._step(batch, self._wiring.parts)
         once, repeated = (self.losses(step.repeated_row(times)) for times in (1, self.row_multiple + 1))
-        for name, weight in once.weights.items():
-            key = f"{name}/loss"
-            alone, together = (float(found.metrics.get(key, found.loss)) for found in (once, repeated))
-            if not math.isclose(alone, together, rel_tol=_SUM_TOLERANCE, abs_tol=_SUM_TOLERANCE):
-                warnings.warn(
-                    f"part {name!r} returns a loss that doesn't seem to be a sum over real positions (or a weight that "
-                    f"doesn't add up): divided by its weight ({weight:g} for one row), it is {alone:.4g} for a row "
-                    f"alone and {together:.4g} for the row repeated. Gradients would then depend on how a batch is "
-                    "grouped. Take tf.reduce_sum, no mean, and mask padding: losses * tf.sequence_mask(target.lengths, "
-                    "...).",
-                    stacklevel=2,
-                )
+        check_sums(once, repeated)
+        if ADDED_LOSSES in once.metrics:
+            check_padding(once, self._with_longest_buckets().losses(step.repeated_row(1)))
 
     def infer(self, batch: Fields, name: str) -> Nest:
         """Return the outputs of one part in inference, in the order of the batch.
@@ -317,6 +304,20 @@ class SplitModel:
             inference: True to build what `losses` and `infer` run as well as what `loss_and_gradients` does.
         """
         self._graphs.build(progress, inference)
+
+    def _with_longest_buckets(self) -> SplitModel:
+        nodes = [
+            Node(
+                part.part,
+                part.reads,
+                part.buckets and Buckets([part.buckets.boundaries[-1]]),
+                loss=part.loss,
+                weight=part.weight,
+                name=name,
+            )
+            for name, part in self._wiring.parts.items()
+        ]
+        return SplitModel(nodes, fields=self.fields)
 
     def _sealed(self, batch: Fields, results: Nest) -> Nest:
         """Hide results from a tape around the call, which the part graphs that ran in other threads don't know of."""

@@ -141,7 +141,7 @@ class PartGraphs:
         """
         if not self.is_compiled:
             return self.output_specs(read)
-        specs = self.get(read, *self._contexts.source(name, read, length, context)).output_specs
+        specs = self._handed_over(read, self.get(read, *self._contexts.source(name, read, length, context)))
         self.output_specs(read)  # checks that it can cross
         return specs
 
@@ -152,22 +152,23 @@ class PartGraphs:
                 built = [graph for (part, *_), graph in self.built.items() if part == name]
                 graph = built[0] if built else self.get(name, self._wiring.lengths(name)[0])
                 self._check_times(name, graph)
-                timed = iter(time_leaves(graph.output_specs))
-                self._output_specs[name] = tf.nest.map_structure(
-                    lambda spec: _relax(spec, next(timed), name), graph.output_specs
-                )
+                specs = self._handed_over(name, graph)
+                timed = iter(time_leaves(specs))
+                self._output_specs[name] = tf.nest.map_structure(lambda spec: _relax(spec, next(timed), name), specs)
             return self._output_specs[name]
 
     def _check_times(self, name: str, graph: PartGraph) -> None:
         """Check that no output has a time axis outside `Sequences`, whose length another bucket would change."""
-        lengths, flat = self._wiring.lengths(name), tf.nest.flatten(graph.output_specs)
+        specs = self._handed_over(name, graph)
+        lengths, flat = self._wiring.lengths(name), tf.nest.flatten(specs)
         suspects = [
             spec is not None and not timed and (spec.shape.rank or 0) > 1 and spec.shape[1] in lengths
-            for spec, timed in zip(flat, time_leaves(graph.output_specs), strict=True)
+            for spec, timed in zip(flat, time_leaves(specs), strict=True)
         ]
         if self.is_compiled or len(lengths) < 2 or not any(suspects):
             return
-        ends = [tf.nest.flatten(self.get(name, length).output_specs) for length in (lengths[0], lengths[-1])]
+        built = [self.get(name, length) for length in (lengths[0], lengths[-1])]
+        ends = [tf.nest.flatten(self._handed_over(name, each)) for each in built]
         for suspected, short, long in zip(suspects, *ends, strict=True):
             if suspected and short.shape[1] != long.shape[1]:
                 raise ValueError(
@@ -175,6 +176,10 @@ class PartGraphs:
                     f"bucket {lengths[-1]}: what has a time axis crosses as Sequences. Return "
                     "seq2split.Sequences(output, lengths), with the lengths of the field that the part read."
                 )
+
+    def _handed_over(self, name: str, graph: PartGraph) -> Nest:
+        """Return the specs of what a part graph returns, without the losses that its layers add."""
+        return graph.output_specs.outputs if self._wiring.parts[name].part.losses else graph.output_specs
 
     def _input_specs(self, name: str, length: int, context: tuple[int, ...]) -> list[Nest]:
         return [

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
 
 Nest = Any
+ADDED_LOSSES = "added_losses"
+"""The name of what layers add among the metrics."""
 Gradient = tf.Tensor | tf.IndexedSlices | None
 
 
@@ -23,7 +25,8 @@ class BatchLosses:
             has no first, and can only hold metrics, as in `(loss, {"nll": nll})`.
         metrics: What else the parts with losses return, divided likewise, by name: the field of a named tuple, the key
             of a dictionary, or else `output_1` and so on. Where several parts hold losses the names begin with that of
-            the part, `decoder/nll`, and each part's own loss is among them, `decoder/loss`.
+            the part, `decoder/nll`, and each part's own loss is among them, `decoder/loss`. `added_losses` are those
+            that layers of parts made with `Part(..., losses=True)` add, the mean over the rows; the loss holds them.
         weights: The number that the sums of each part with a loss were divided by.
     """
 
@@ -48,12 +51,15 @@ class LossAndGradients(BatchLosses):
         return iter((self.loss, self.gradients))
 
 
-def collect_losses(means: Mapping[str, Nest], weights: Mapping[str, float]) -> BatchLosses:
+def collect_losses(
+    means: Mapping[str, Nest], weights: Mapping[str, float], added: Sequence[tf.Tensor] = ()
+) -> BatchLosses:
     """Return the losses of a batch.
 
     Args:
         means: What each part with a loss returned, divided by its weight.
         weights: The weight of each.
+        added: The shares of losses that layers added.
 
     Returns:
         The losses, by name.
@@ -66,10 +72,18 @@ def collect_losses(means: Mapping[str, Nest], weights: Mapping[str, float]) -> B
     named = {part: _named(mean, part) for part, mean in means.items()}
     losses = [next(iter(each.values())) for each in named.values()]
     if len(named) == 1:
-        ((_, *metrics),) = (each.items() for each in named.values())
-        return BatchLosses(losses[0], dict(metrics), dict(weights))
-    metrics = {f"{part}/{name}": value for part, each in named.items() for name, value in each.items()}
-    return BatchLosses(tf.add_n([tf.cast(loss, losses[0].dtype) for loss in losses]), metrics, dict(weights))
+        ((_, *items),) = (each.items() for each in named.values())
+        metrics = dict(items)
+    else:
+        metrics = {f"{part}/{name}": value for part, each in named.items() for name, value in each.items()}
+    if added:
+        if ADDED_LOSSES in metrics:
+            raise ValueError(
+                f"a part with a loss returns a metric {ADDED_LOSSES!r}, the name of what layers add; rename it."
+            )
+        metrics[ADDED_LOSSES] = tf.add_n([tf.cast(each, losses[0].dtype) for each in added])
+    terms = [*losses, *([metrics[ADDED_LOSSES]] if added else [])]
+    return BatchLosses(tf.add_n([tf.cast(term, losses[0].dtype) for term in terms]), metrics, dict(weights))
 
 
 class RunningLosses:
@@ -98,11 +112,11 @@ class RunningLosses:
         """Return the means by name, the loss first: of several parts with losses the sum of theirs."""
         means = {name: total / self.weights[self._part(name)] for name, total in self.sums.items()}
         if len(self.weights) > 1:
-            return {"loss": sum(means[f"{part}/loss"] for part in self.weights), **means}
+            return {"loss": sum(means[f"{part}/loss"] for part in self.weights) + means.get(ADDED_LOSSES, 0.0), **means}
         return means
 
     def _part(self, name: str) -> str:
-        return name.partition("/")[0] if len(self.weights) > 1 else next(iter(self.weights))
+        return name.partition("/")[0] if "/" in name and len(self.weights) > 1 else next(iter(self.weights))
 
 
 def _named(outputs: Nest, part: str) -> dict[str, tf.Tensor]:

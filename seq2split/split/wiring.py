@@ -119,6 +119,30 @@ class Wiring:
                     f"the fields {sorted(set(self.fields.values()))}. Rename it, or leave it out."
                 )
 
+    def check_added_losses(self, *, filler: bool) -> None:
+        """Check that the losses that layers add can join as the unsplit model would have them.
+
+        Args:
+            filler: True if groups may hold filler rows.
+
+        Raises:
+            ValueError: Filler rows would add losses, or the regularizer of a variable would count in two parts.
+        """
+        adding = [name for name, part in self.parts.items() if part.part.losses]
+        if adding and filler:
+            raise ValueError(
+                f"part {adding[0]!r} has losses=True, to which filler rows would add theirs; let groups have as many "
+                "rows as they have: row_multiple=1, and no jit_compile."
+            )
+        seen: dict[int, str] = {}
+        for name in adding:
+            for variable in self.parts[name].part.trainable_variables:
+                if getattr(variable, "regularizer", None) and seen.setdefault(id(variable), name) != name:
+                    raise ValueError(
+                        f"the regularizer of {variable.path} would count in the parts {seen[id(variable)]!r} and "
+                        f"{name!r}, which both have losses=True and share it; leave losses=True out of one."
+                    )
+
     def _check(self) -> None:
         seen: set[str] = set()
         for name in self.parts:

@@ -17,7 +17,9 @@ import tensorflow as tf
 
 from seq2split.common.choices import check_choice
 from seq2split.common.files import write_atomically
+from seq2split.runs.checkpoint_folder import CheckpointFolder
 from seq2split.runs.checkpoints import named, read_checkpoint
+from seq2split.runs.digests import digest_of
 
 _INDEX = "figures.json"
 CHOICES = ("last", "best")
@@ -58,39 +60,89 @@ class Candidates:
         rank = figures.get if self._choice == "best" else None
         kept = sorted(sorted(figures), key=rank)[-self._count :] if self._count else []
         if step in kept:
-            self._save(step)
+            self._folder(step).write(self._checkpoint, step)
         self._keep({each: figures[each] for each in kept})
 
-    def rewind(self, step: int) -> None:
-        """Delete what was kept after a step, to which the run was set back."""
-        self._keep({each: figure for each, figure in self._figures().items() if each <= step})
+    def rewind(self, step: int, known: Mapping[int, float]) -> list[str]:
+        """Delete what was kept after a step, to which the run was set back, and what is damaged.
+
+        Args:
+            step: The step.
+            known: The figures of validations by step, as the history has them.
+
+        Returns:
+            What to tell of what is damaged.
+        """
+        folders = self._path.iterdir() if self._path.is_dir() else ()
+        kept = sorted(int(path.name) for path in folders if path.name.isdecimal() and int(path.name) <= step)
+        told = []
+        try:
+            figures, is_lost = self._figures(), not (self._path / _INDEX).exists()
+        except ValueError:
+            figures, is_lost = {}, True
+        if is_lost and kept:
+            figures = {each: known[each] for each in kept if each in known}
+            lost = ", ".join(str(each) for each in kept if each not in known)
+            also = f", without the models of steps {lost}, which it lacks" if lost else ""
+            told.append(f"{self._path / _INDEX} is damaged or lost: it is written again from the history{also}")
+        self._keep({each: figure for each, figure in figures.items() if each <= step})
+        return told + self.drop_damaged()
+
+    def drop_damaged(self) -> list[str]:
+        """Delete models whose files are not as they were written, and return what to tell of them."""
+        figures = self._figures()
+        faults = {step: self._folder(step).find_damage(step) for step in figures}
+        self._keep({step: figure for step, figure in figures.items() if not faults[step]})
+        return [
+            f"the model of step {step}, kept for the average, is damaged, and left out: {fault}"
+            for step, fault in faults.items()
+            if fault
+        ]
 
     def read_average(self) -> None:
         """Give the variables the mean of the models that are kept, computed in double precision."""
         sums = [0.0] * len(self.variables)
         steps = self.steps
         for step in steps:
-            read_checkpoint(self._checkpoint, tf.train.latest_checkpoint(self._path / str(step)))
+            read_checkpoint(self._checkpoint, self._folder(step).prefix(step))
             values = [np.float64(variable.numpy()) for variable in self.variables]
             sums = [total + value for total, value in zip(sums, values, strict=True)]
         for variable, total in zip(self.variables, sums, strict=True):
             variable.assign((total / len(steps)).astype(tf.as_dtype(variable.dtype).as_numpy_dtype))
 
-    def _save(self, step: int) -> None:
-        manager = tf.train.CheckpointManager(self._checkpoint, str(self._path / str(step)), max_to_keep=1)
-        manager.save(checkpoint_number=step)
+    def _folder(self, step: int) -> CheckpointFolder:
+        return CheckpointFolder(self._path / str(step))
 
     def _figures(self) -> dict[int, float]:
+        """Return the figures by step.
+
+        Raises:
+            ValueError: The index is damaged.
+        """
         index = self._path / _INDEX
-        return {int(step): figure for step, figure in json.loads(index.read_text()).items()} if index.exists() else {}
+        if not index.exists():
+            return {}
+        try:
+            found = json.loads(index.read_bytes())
+            digest = found.pop("digest", None)  # an earlier version wrote none
+            figures = {int(step): float(figure) for step, figure in found.items()}
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"{index} is damaged: {error}.") from error
+        if digest not in (None, _digest(figures)):
+            raise ValueError(f"{index} isn't what was written.")
+        return figures
 
     def _keep(self, figures: dict[int, float]) -> None:
         """Delete all other models. The index never lists one that is incomplete."""
         if self._path.exists():
-            write_atomically(self._path / _INDEX, json.dumps(figures).encode())
+            write_atomically(self._path / _INDEX, json.dumps(figures | {"digest": _digest(figures)}).encode())
             for folder in self._path.iterdir():
                 if folder.is_dir() and folder.name not in map(str, figures):
                     shutil.rmtree(folder)
+
+
+def _digest(figures: Mapping[int, float]) -> str:
+    return digest_of(json.dumps(figures, sort_keys=True).encode())
 
 
 class MovingAverage:

@@ -14,7 +14,7 @@ from seq2split.corpus import Batch
 from seq2split.split import BatchLosses
 from seq2split.split.results import RunningLosses
 
-_RESERVED = {"step", "seconds", "tokens", "tokens_per_second", "padding", "perplexity", "learning_rate"}
+_RESERVED = {"step", "seconds", "tokens", "tokens_per_second", "padding", "perplexity", "learning_rate", "left_out"}
 _OVERFLOW = 50.0  # nats; a loss above it tells that the model is lost, whatever its exponential
 
 
@@ -42,17 +42,17 @@ class Meter:
         self._losses = RunningLosses()
         self._last = time.perf_counter()
 
-    def count(self, batches: Sequence[Batch], losses: BatchLosses) -> float:
+    def count(self, batches: Sequence[Batch], losses: BatchLosses | None) -> float:
         """Note a step.
 
         Args:
             batches: The batches that it trained on.
-            losses: Their loss and metrics.
+            losses: Their loss and metrics; `None` if the step was left out since they are not finite.
 
         Returns:
             The seconds that it took.
         """
-        taken = sorted(_RESERVED & losses.metrics.keys())
+        taken = sorted(_RESERVED & losses.metrics.keys()) if losses else []
         if taken:
             raise ValueError(
                 f"a part with a loss returns a metric {taken[0]!r}, which is the name of another figure in the "
@@ -64,7 +64,10 @@ class Meter:
             tokens=sum(batch.tokens for batch in batches),
             positions=sum(batch.positions for batch in batches),
         )
-        self._losses.add(losses)
+        if losses:
+            self._losses.add(losses)
+        else:
+            self._sums["left_out"] += 1
         self._show()
         return seconds
 
@@ -103,7 +106,7 @@ class Meter:
 
     def _show(self) -> None:
         figures = self._averages()
-        shown = [f"loss {figures['loss']:.3f}"]
+        shown = [f"loss {figures['loss']:.3f}"] if "loss" in figures else []
         shown += [f"perplexity {figures['perplexity']:.1f}"] if "perplexity" in figures else []
         speed = f"{figures['tokens_per_second']:,.0f} tokens/s, padding {figures['padding']:.0%}"
         self._bar.set_postfix_str(", ".join([*shown, speed]), refresh=False)
@@ -111,12 +114,13 @@ class Meter:
 
     def _averages(self) -> dict[str, float]:
         sums = self._sums
-        figures = self._losses.means()
+        figures = self._losses.means() if self._losses.weights else {}
         if "nll" in figures:
             figures["perplexity"] = perplexity(figures["nll"])
         return figures | {
             "tokens_per_second": sums["tokens"] / sums["seconds"],
             "padding": 1.0 - sums["tokens"] / sums["positions"],
+            **({"left_out": sums["left_out"]} if sums["left_out"] else {}),
         }
 
 

@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
-from seq2split.common.files import write_atomically
-from seq2split.runs.checkpoints import Checkpoints, restore_model
+from seq2split.runs.best_model import is_average_lost, restore_model, was_validated
+from seq2split.runs.checkpoints import Checkpoints
 from seq2split.runs.directory import RunDirectory
 from seq2split.runs.history import History
 from seq2split.runs.progress import Progress
 from seq2split.runs.sessions import add_session
 from seq2split.runs.summaries import SummaryWriter
-from seq2split.training.averages import Candidates, preserved
+from seq2split.training.averages import Candidates, MovingAverage, preserved
+from seq2split.training.fingerprints import check_same, read_fingerprint, write_fingerprint
 
 
 class Records:
@@ -31,7 +31,7 @@ class Records:
         progress: How far the training is.
         parts: All variables of each part.
         optimizers: The optimizers by name.
-        moving: The variables of a moving average.
+        moving: The moving average, whose values the best model is kept with.
         average: The number of validated models to keep for an average.
         average_of: Which of them to keep; see `Candidates`.
 
@@ -50,61 +50,100 @@ class Records:
         progress: Progress,
         parts: Mapping[str, Sequence],
         optimizers: Mapping[str, Any],
-        moving: Sequence[tf.Variable],
+        moving: MovingAverage,
         average: int,
         average_of: str,
     ):
         if average and run is None:
             raise ValueError(f"average = {average} keeps models on disk; give a run directory: Trainer(..., run=...).")
-        self._run, self._progress, self._parts = run, progress, parts
-        self._checkpoints = Checkpoints(run, progress, parts, optimizers, moving) if run else None
+        self._run, self._progress, self._parts, self._moving = run, progress, parts, moving
+        self._checkpoints = None
+        if run:
+            self._checkpoints = Checkpoints(run, progress, parts, optimizers, moving.values, moving.applied)
         self.candidates = Candidates(run.candidates, parts, average, average_of) if average else None
         self.history = History(run.history if run else None)
         self.summaries = SummaryWriter(run.events if run else None)
         self._best: list[np.ndarray] | None = None
         self._fingerprint: dict[str, Any] | None = None
+        self._changed: dict[str, Any] = {}
+
+    def held(self) -> AbstractContextManager:
+        """Return a context in which no other training writes into the run directory; see `RunLock`."""
+        return self._run.lock.held() if self._run else nullcontext()
+
+    def what_is_left(self, step_before: int | None) -> str:
+        """Return what is left of a training that diverged, as sentences.
+
+        Args:
+            step_before: The step of the last checkpoint before the loss rose; `None` if there is none.
+        """
+        best = int(self._progress.best_step)
+        kept = f"The best model, of step {best}, is kept. " if best else ""
+        return kept + (self._checkpoints.what_is_left(step_before) if self._checkpoints else "")
 
     @property
     def resumption(self) -> str:
         """How an interrupted training goes on."""
         return "start it again to resume" if self._run else "call fit again to go on; nothing was written"
 
-    def restore(self, fingerprint: Mapping[str, Any]) -> str:
-        """Restore the latest checkpoint if there is one, unless the training has moved on since; say where it stands.
+    def restore(self, fingerprint: Mapping[str, Any], changed: bool = False) -> list[str]:
+        """Restore the latest checkpoint if there is one, unless this training has moved on since.
 
         Args:
             fingerprint: What decides about the batches; see `Batches.fingerprint`.
+            changed: True if the training may go on with other batches than before.
 
         Returns:
-            Where the training stands.
+            What to tell: where the training stands, and what was damaged, lost or is otherwise than before.
 
         Raises:
             ValueError: The checkpoint is of another model, or of a training on other batches.
         """
-        if self._fingerprint not in (None, fingerprint):
-            raise ValueError(_other_batches("this trainer", self._fingerprint, fingerprint))
-        self._fingerprint = dict(fingerprint)
-        if self._checkpoints is None or int(self._progress.step):
-            return f"going on: {self._progress}" if int(self._progress.step) else "starting; nothing is written"
-        self._check_batches(fingerprint)
-        return self._checkpoints.restore()
+        if self._fingerprint is None and self._run:
+            self._run.sweep()
+            told = self._checkpoints.restore()
+            before, faults = read_fingerprint(self._run.batches, self._stored()) if self._step else (None, [])
+            told = faults + told
+        else:
+            before = self._fingerprint
+            told = [f"going on: {self._progress}" if self._step else "starting; nothing is written"]
+            if self._checkpoints:
+                self._checkpoints.check_is_latest()
+        owner = str(self._run.path) if self._run else "this trainer"
+        self._changed = check_same(owner, before or fingerprint, fingerprint, changed)
+        if "validation" in self._changed:
+            self._progress.forget_best()
+            told.append("the validation is another one than before: its next figure counts as the best so far")
+        self._fingerprint = {**(before or {}), **fingerprint}
+        return told
 
-    def begin(self, *, finished: bool, **facts: Any) -> None:
+    def begin(self, *, finished: bool, history: Mapping[str, Any] | None = None, **facts: Any) -> list[str]:
         """Drop what was measured after the step at which the training stands, and record what goes on from here.
 
         Args:
             finished: True if no step follows.
+            history: What `History.state` was at that step.
             **facts: The facts to record of the session.
+
+        Returns:
+            What to tell of files that are damaged or lost, and of what is otherwise than before.
         """
-        step = int(self._progress.step)
-        self.history.rewind(step, finished)
+        told = self.history.rewind(self._step, finished, history)
+        self._store()
         if self.candidates:
-            self.candidates.rewind(step)
+            told += self.candidates.rewind(self._step, self._known_figures())
         if self._run:
             self._run.path.mkdir(parents=True, exist_ok=True)
-            add_session(self._run.sessions, step=step, **facts)
+            write_fingerprint(self._run.batches, self._fingerprint)
+            changed = {"changed": self._changed} if self._changed else {}
+            told += add_session(self._run.sessions, step=self._step, **changed, **facts)
             if not finished:
                 self._checkpoints.drop_average()  # it was that of a shorter training
+            elif is_average_lost(self._run):
+                self.history.drop_average()
+                becomes = "it is made again" if self.candidates else "the best model is that of the run again"
+                told.append(f"the average of models in {self._run.average} is lost: {becomes}")
+        return told
 
     def add(self, **figures: float) -> None:
         """Add figures of the last step to the history and for TensorBoard."""
@@ -113,16 +152,21 @@ class Records:
         self.history.add(step=step, seconds=round(seconds, 3), tokens=tokens, **figures)
         self.summaries.scalars(step, **figures)
 
-    def save(self) -> str | None:
-        """Write a checkpoint, unless there is one of this step, and return its path."""
-        return self._checkpoints.save() if self._checkpoints else None
+    def save(self, keep: int | None = None) -> str | None:
+        """Write a checkpoint, unless there is one of this step, and return its path.
+
+        Args:
+            keep: The step of a checkpoint to keep beside this one and the one before.
+        """
+        return self._checkpoints.save(keep) if self._checkpoints else None
 
     def save_best(self) -> None:
         """Keep the model as the best so far."""
         if self._checkpoints:
             self._checkpoints.save_best()
         else:
-            self._best = [variable.numpy() for variable in self._variables()]
+            with self._moving.applied():
+                self._best = [variable.numpy() for variable in self._variables()]
 
     def load_best(self) -> None:
         """Give the parts the variables of the best model, or of the average if that is better.
@@ -130,7 +174,7 @@ class Records:
         Raises:
             ValueError: Nothing was validated yet.
         """
-        if self._best is None and not (self._run and tf.train.latest_checkpoint(self._run.best)):
+        if self._best is None and not (self._run and was_validated(self._run)):
             raise ValueError("nothing was validated yet, so that no model is the best; call fit(..., validation=...).")
         if self._run:
             restore_model(self._run, self._parts)
@@ -164,21 +208,20 @@ class Records:
     def _variables(self) -> list:
         return [variable for each in self._parts.values() for variable in each]
 
-    def _check_batches(self, fingerprint: Mapping[str, Any]) -> None:
-        """Compare the batches with those of earlier sessions: on others a training can't go on where it stood."""
-        file = self._run.batches
-        if file.exists() and self._run.has_checkpoint():
-            before = json.loads(file.read_text(encoding="utf-8"))
-            if before != fingerprint:
-                raise ValueError(_other_batches(str(self._run.path), before, fingerprint))
-        self._run.path.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, (json.dumps(fingerprint, indent=2) + "\n").encode())
+    @property
+    def _step(self) -> int:
+        return int(self._progress.step)
 
+    def _stored(self) -> dict[str, Any] | None:
+        """Return the fingerprint of the batches that the checkpoint holds; one of an earlier version holds none."""
+        return json.loads(self._progress.settings.numpy()).get("batches")
 
-def _other_batches(owner: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    changed = [name for name in now if before.get(name) != now[name]]
-    differences = ", ".join(f"{name} {before.get(name)} -> {now[name]}" for name in changed)
-    return (
-        f"{owner} holds a training on other batches ({differences}), in which its place would mean something else; "
-        "give the batches that it was started on, or another run directory and trainer."
-    )
+    def _store(self) -> None:
+        settings = json.loads(self._progress.settings.numpy()) | {"batches": self._fingerprint}
+        self._progress.settings.assign(json.dumps(settings))
+
+    def _known_figures(self) -> dict[int, float]:
+        """Return what validations found so far, higher being better, by step."""
+        judged = json.loads(self._progress.settings.numpy()).get("judged", {})
+        name, sign = f"validation_{judged.get('monitor')}", 1.0 if judged.get("mode") == "max" else -1.0
+        return {entry["step"]: sign * entry[name] for entry in self.history.entries if name in entry}

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
-
-import tensorflow as tf
-from tqdm.auto import tqdm
 
 from seq2split.common.choices import check_choice
 from seq2split.corpus import Batch, Batches
@@ -23,12 +19,15 @@ from seq2split.training.accumulation import accumulate
 from seq2split.training.averages import MovingAverage
 from seq2split.training.callbacks import Callback
 from seq2split.training.checks import check_at_least, check_types
+from seq2split.training.divergence import Divergence, describe_bad_step
+from seq2split.training.fingerprints import fingerprint
 from seq2split.training.interrupts import Interrupted, asked_to_stop
+from seq2split.training.messages import outcome, say, shown
 from seq2split.training.meter import Meter
 from seq2split.training.records import Records
 from seq2split.training.rules import Rule, Rules, make_rules
 from seq2split.training.updater import Updater
-from seq2split.training.validation import Validate, make_validate
+from seq2split.training.validation import Validate, make_validate, measures_loss
 
 MODES = ("min", "max")
 
@@ -38,7 +37,8 @@ class Trainer:
 
     With a run directory, everything that decides how the training goes on is in its checkpoints: variables, optimizers,
     moving averages, and the place in the data. The same program started again goes on from the last one, bit for bit
-    where it was, on as many threads as before. Ctrl-C, or SIGTERM, saves first and raises `Interrupted`.
+    where it was, on as many threads as before. Ctrl-C, SIGTERM, or SIGHUP of a terminal that is closed, saves first and
+    raises `Interrupted`.
 
     Args:
         model: The model.
@@ -46,8 +46,8 @@ class Trainer:
             it is. An `UpdateRule` adds the steps in which one moves its variables, and freezes them for some or all.
         groups: Optimizers or rules of their own for some variables: by part, or by a regular expression that matches
             the whole path of a variable, such as `.*/embeddings`.
-        run: The run directory: checkpoints, history, TensorBoard's events and a record of each session. By default
-            nothing is written.
+        run: The run directory: checkpoints, history, TensorBoard's events and a record of each session. One training
+            at a time writes into it. By default nothing is written.
         clip_norm: The global norm over all variables that gradients are scaled down to; 0 for no clipping.
         accumulate: The number of batches whose gradients make one update.
         ema: The decay of an exponential moving average of the variables, which validations use, and the best model is
@@ -55,6 +55,8 @@ class Trainer:
         average: The number of validated models that are kept; at the end their average becomes the model of the run if
             it validates better than each of them. 0 for none.
         average_of: Which are kept: the `best`, or the `last`.
+        most_left_out: The number of steps in a row whose loss or gradients are not finite that end the training. None
+            of them is applied.
 
     Attributes:
         model: The model.
@@ -82,31 +84,28 @@ class Trainer:
         optimizer: Rules,
         *,
         groups: Mapping[str, Rule] | None = None,
-        run: str | Path | None = None,
+        run: str | Path | RunDirectory | None = None,
         clip_norm: float = 0.0,
         accumulate: int = 1,
         ema: float = 0.0,
         average: int = 0,
         average_of: str = "best",
+        most_left_out: int = 5,
     ):
         check_at_least(0, clip_norm=clip_norm, average=average)
-        check_at_least(1, accumulate=accumulate)
+        check_at_least(1, accumulate=accumulate, most_left_out=most_left_out)
         model.create_variables()
         self.model, self.progress, self._is_shown = model, Progress(), True
         self._accumulate, self._clip_norm = accumulate, clip_norm
-        variables = {name: part.part.trainable_variables for name, part in model.parts.items()}
-        rules = make_rules(optimizer, groups, list(variables))
-        self._updater = Updater(variables, rules, clip_norm=clip_norm, workers=Workers(model.threads))
+        self._variables = {name: part.part.trainable_variables for name, part in model.parts.items()}
+        everything = {name: part.part.variables for name, part in model.parts.items()}
+        rules = make_rules(optimizer, groups, list(everything))
+        self._updater = Updater(self._variables, rules, clip_norm=clip_norm, workers=Workers(model.threads))
         self._moving = MovingAverage(self._updater.variables, ema)
-        self._records = Records(
-            RunDirectory(run) if run is not None else None,
-            self.progress,
-            {name: part.part.variables for name, part in model.parts.items()},
-            self._updater.optimizers,
-            self._moving.values,
-            average,
-            average_of,
-        )
+        self._divergence = Divergence(most_left_out, [each for part in everything.values() for each in part])
+        directory = run if run is None or isinstance(run, RunDirectory) else RunDirectory(run)
+        optimizers = self._updater.optimizers
+        self._records = Records(directory, self.progress, everything, optimizers, self._moving, average, average_of)
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -127,6 +126,7 @@ class Trainer:
         log_every: int = 20,
         callbacks: Sequence[Callback] = (),
         progress: bool = True,
+        changed_batches: bool = False,
     ) -> list[dict[str, Any]]:
         """Train to a step, from wherever the training stands.
 
@@ -143,13 +143,17 @@ class Trainer:
             log_every: The steps between two entries of the history.
             callbacks: What else to do; see `Callback`.
             progress: True to show a bar and to print validations.
+            changed_batches: True to go on although the batches, or the validation, are others than before; what changed
+                is recorded in the run directory.
 
         Returns:
             The history: one entry for every `log_every` steps and for each validation.
 
         Raises:
             Interrupted: It was asked to stop, and has saved where it stands.
-            FloatingPointError: The loss or the gradients are not finite.
+            FloatingPointError: The loss or the gradients were not finite in `most_left_out` steps in a row.
+            BlockingIOError: Another training goes on in the run directory.
+            OSError: The run directory can't be written; the last checkpoint stands.
             TypeError: The batches are no `Batches`.
             ValueError: The run directory holds a training on other batches or of another model, validations don't have
                 the figure to monitor, or an argument is out of its range.
@@ -158,31 +162,39 @@ class Trainer:
         check_types(batches, validation, callbacks)
         check_at_least(0, steps=steps, patience=patience)
         check_at_least(1, validate_every=validate_every, checkpoint_every=checkpoint_every, log_every=log_every)
-        self._steps, self._patience = steps, patience
+        self._steps, self._patience, self._every = steps, patience, (validate_every, checkpoint_every, log_every)
         self._monitor, self._sign = monitor, 1.0 if mode == "max" else -1.0
         self._validate = None if validation is None else make_validate(validation)
+        self._measures_loss = measures_loss(validation)
         self._callbacks, self._is_shown = callbacks, progress
-        self._begin(batches)
-        with asked_to_stop() as asked, Meter(int(self.progress.step), steps, progress) as meter:
+        with self._records.held():
+            self._begin(batches, fingerprint(batches, validation), changed_batches)
+            self._train(batches)
+            self._end()
+        return self.history
+
+    def _train(self, batches: Batches) -> None:
+        validate_every, checkpoint_every, log_every = self._every
+        with asked_to_stop() as asked, Meter(int(self.progress.step), self._steps, self._is_shown) as meter:
             meter.resume(json.loads(self.progress.window.numpy()))
             for group in self._groups(batches):
                 result, rates = self._step(group, meter)
                 step = int(self.progress.step)
                 if step % log_every == 0:
-                    self._note(**meter.window(), **rates)
-                self._call("on_step", result)
+                    self._records.add(**meter.window(), **rates)
+                if result is not None:
+                    self._call("on_step", result)
                 better = False
-                if self._validate and (step % validate_every == 0 or step == steps):
+                if self._validate and (step % validate_every == 0 or step == self._steps):
                     with self._moving.applied():
                         better = self._judge(self._validate(self.model))
                     self.progress.seconds.assign_add(meter.skip())
                 if step % checkpoint_every == 0 or better or self._finished() or asked:
-                    self.progress.window.assign(json.dumps(meter.state()))
-                    self._save()  # with the best too: a run that is set back must not lose what it is
+                    self._save(meter)
+                    if better:
+                        self._records.save_best()  # after a checkpoint, from which it can be written again
                 if asked and not self._finished():
                     raise Interrupted(f"stopped after step {step}; {self._records.resumption}")
-        self._end()
-        return self.history
 
     def load_best(self) -> None:
         """Give the model the variables of the best validated one, or of the average if that is better.
@@ -201,21 +213,29 @@ class Trainer:
         """Write a text in Markdown for TensorBoard, if there is a run directory."""
         self._records.summaries.text(int(self.progress.step), name, text)
 
-    def _begin(self, batches: Batches) -> None:
-        fingerprint = batches.fingerprint()
-        self.say(self._records.restore(fingerprint))
+    def _begin(self, batches: Batches, marks: dict[str, Any], changed: bool) -> None:
+        self._say_all(self._records.restore(marks, changed))
         if self.model.jit_compile:  # minutes perhaps, which are no part of the first steps
             self.model.build(self._is_shown, inference=self._validate is not None)
         if not int(self.progress.step):
             self._moving.reset()
             self.model.check_losses(next(batches.stream()))
         self._note_settings(json.loads(self.progress.settings.numpy()))
-        self._records.begin(
+        state = json.loads(self.progress.window.numpy())
+        self._divergence.resume(state.get("divergence", {}))
+        told = self._records.begin(
             finished=self._finished(),
-            seed=fingerprint["seed"],
+            history=state.get("history"),
+            seed=marks["seed"],
             threads=self.model.threads,
+            checkpoint_every=self._every[1],
             parameters=sum(math.prod(variable.shape) for variable in self._updater.variables),
         )
+        self._say_all(told)
+
+    def _say_all(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.say(line)
 
     def _note_settings(self, before: dict[str, Any]) -> None:
         """Say which settings are others than before; validations can be compared by one figure alone."""
@@ -237,12 +257,19 @@ class Trainer:
         while not self._finished():
             yield list(islice(stream, self._accumulate))
 
-    def _step(self, group: list[Batch], meter: Meter) -> tuple[LossAndGradients, dict[str, float]]:
-        """Train on a group of batches; returns the losses and gradients, and the learning rates."""
+    def _step(self, group: list[Batch], meter: Meter) -> tuple[LossAndGradients | None, dict[str, float]]:
+        """Train on batches; returns losses and gradients, `None` if they weren't applied, and the learning rates."""
         step, rates = int(self.progress.step) + 1, self._updater.learning_rates
+        self._divergence.begin_step()
         result = accumulate(self.model, group, self._updater.frozen(step))
-        self._check_finite(step, result.loss, self._updater(result.gradients, step))
-        self._moving.update(step)
+        loss = float(result.loss)
+        norm = float(self._updater(result.gradients, step)) if math.isfinite(loss) else math.nan
+        if math.isfinite(norm):
+            self._moving.update(step)
+            self._divergence.keep_step(loss)
+        else:
+            self._leave_out(describe_bad_step(step, group, result, self._variables, norm))
+            result = None
         seconds, (last, tokens) = meter.count(group, result), (group[-1], sum(batch.tokens for batch in group))
         epoch_ends = last.index + 1 == last.epoch_batches
         place = (last.epoch + 1, 0) if epoch_ends else (last.epoch, last.index + 1)
@@ -250,19 +277,31 @@ class Trainer:
         shared = {"learning_rate" + ("" if name == "shared" else f" {name}"): rate for name, rate in rates.items()}
         return result, shared
 
+    def _leave_out(self, fault: str) -> None:
+        """Go on without a step that isn't finite, unless it is one too many."""
+        if self._divergence.leave_out_step():
+            clip = f"lower clip_norm, which is {self._clip_norm:g}" if self._clip_norm else "set clip_norm, such as 1"
+            raise FloatingPointError(
+                f"the training diverged: {fault}. None of the last {self._divergence.in_a_row} steps was applied. "
+                f"{self._records.what_is_left(self._divergence.step_before)}Lower the learning rate, {clip}, or warm "
+                "up for more steps, and start it again."
+            )
+        self.say(f"left out: {fault}")
+
     def _finished(self) -> bool:
         stale = self._patience and self.progress.stale >= self._patience
         return bool(self.progress.step >= self._steps or stale)
 
     def _judge(self, figures: dict[str, float]) -> bool:
-        """Keep the model if it is the best so far; returns whether it is."""
+        """Note a validation, and return whether it is the best so far; what makes no sense never is."""
         step, figure = int(self.progress.step), self._figure(figures)
-        better = self.progress.judge(figure)
-        if better:
-            self._records.save_best()
-        self._records.add_candidate(step, figure)
-        self.say(f"step {step}: validation {_shown(figures)}{', the best so far' if better else ''}")
-        self._note(**{f"validation_{name}": value for name, value in figures.items()})
+        is_absurd = self._measures_loss and self._divergence.is_absurd(figures.get("loss", 0.0))
+        better = self.progress.judge(-math.inf if is_absurd else figure)
+        if not is_absurd and math.isfinite(figure):
+            self._records.add_candidate(step, figure)
+        verdict = ", the best so far" if better else ", far worse than before any training" if is_absurd else ""
+        self.say(f"step {step}: validation {shown(figures)}{verdict}")
+        self._records.add(**{f"validation_{name}": value for name, value in figures.items()})
         self._call("on_validation", figures)
         return better
 
@@ -275,23 +314,23 @@ class Trainer:
             )
         return self._sign * figures[self._monitor]
 
-    def _note(self, **figures: float) -> None:
-        """Write figures of the last step to the history and for TensorBoard."""
-        self._records.add(**figures)
-
-    def _save(self) -> None:
-        path = self._records.save()
+    def _save(self, meter: Meter) -> None:
+        keep = self._divergence.judge_checkpoint(int(self.progress.step))
+        own = {"divergence": self._divergence.state(), "history": self._records.history.state()}
+        self.progress.window.assign(json.dumps(meter.state() | own))
+        path = self._records.save(keep)
         if path:
             self._call("on_checkpoint", path)
 
     def _end(self) -> None:
-        self.say(self._outcome())
+        self.say(outcome(self.progress, self._steps, self._monitor, self._sign))
         if self._validate and self._records.has_candidates() and not self._records.history.has_average():
             self._try_average()
         self._call("on_end")
 
     def _try_average(self) -> None:
         """Validate the average of the kept models, and make it the model of the run if no single one was as good."""
+        self._say_all(self._records.candidates.drop_damaged())
         steps = self._records.candidates.steps
         if len(steps) < 2:
             self.say(f"no average: {len(steps)} validated models are kept, and it takes two")
@@ -300,40 +339,10 @@ class Trainer:
             figures = self._validate(self.model)
             better = self._figure(figures) > float(self.progress.best)
             self._records.keep_average(better)
-        self._note(**{f"average_{name}": value for name, value in figures.items()})
+        self._records.add(**{f"average_{name}": value for name, value in figures.items()})
         verdict = "better than the best: it is the model of this run" if better else "no better than the best"
-        self.say(f"average of the models of steps {', '.join(map(str, steps))}: {_shown(figures)}, {verdict}")
-
-    def _check_finite(self, step: int, loss: tf.Tensor, norm: tf.Tensor) -> None:
-        if not (math.isfinite(float(norm)) and math.isfinite(float(loss))):
-            clip = f"lower clip_norm, which is {self._clip_norm:g}" if self._clip_norm else "set clip_norm, such as 1"
-            raise FloatingPointError(
-                f"in step {step} the loss is {float(loss)} and the gradient norm is {float(norm)}, so the variables "
-                f"are lost; the checkpoints before are good. Lower the learning rate, {clip}, or warm up for more "
-                "steps, and start the run again."
-            )
-
-    def _outcome(self) -> str:
-        progress, seconds = self.progress, float(self.progress.seconds)
-        early = f": {int(progress.stale)} validations without improvement" if progress.step < self._steps else ""
-        best = (
-            f"best validation {self._monitor} {self._sign * float(progress.best):.2f} at step {int(progress.best_step)}"
-        )
-        return (
-            f"finished after step {int(progress.step)}{early}; {best if progress.best_step else 'never validated'}; "
-            f"{seconds / 60:.1f} minutes, {int(progress.tokens) / max(seconds, 1e-9):,.0f} tokens/s, validations "
-            "included"
-        )
+        self.say(f"average of the models of steps {', '.join(map(str, steps))}: {shown(figures)}, {verdict}")
 
     def _call(self, moment: str, *arguments: Any) -> None:
         for callback in self._callbacks:
             getattr(callback, moment)(self, *arguments)
-
-
-def say(text: str) -> None:
-    """Print a line to standard error, above a progress bar if there is one."""
-    tqdm.write(text, file=sys.stderr)
-
-
-def _shown(figures: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.3f}" for name, value in figures.items())

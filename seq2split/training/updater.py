@@ -124,12 +124,15 @@ class Updater:
             step: The step of the training, counted from 1; it decides which variables move.
 
         Returns:
-            The global norm of those that are applied, before clipping, a scalar. If it is not finite, the variables are
-            lost.
+            The global norm of those that the step moves variables by, before clipping, a scalar. If it is not finite,
+            nothing is moved.
         """
         each = self._workers.each
         flat = each(add_up_dense, self._addends(gradients, step))
         norm = global_norm(flat, each)
+        # On the host: a condition in what moves the variables would read and write each number once more.
+        if not math.isfinite(float(norm)):
+            return norm
         scale = clip_scale(norm, self._clip_norm)
         each(lambda move: move[1]([flat[index] for index in move[0]], scale), self._moves)
         moved = {target.rule for target, gradient in zip(self._targets, flat, strict=True) if gradient is not None}

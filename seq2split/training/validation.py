@@ -26,6 +26,9 @@ class LossValidation:
         ValueError: When it is called: there are no batches.
     """
 
+    measures_loss = True
+    """That its loss is that of the training, on other examples."""
+
     def __init__(self, batches: Iterable[Mapping[str, Any]]):
         self._batches = batches
 
@@ -38,6 +41,11 @@ class LossValidation:
             raise ValueError("the validation has no batches; give Batches, or another iterable that can be gone over.")
         means = running.means()
         return means | ({"perplexity": perplexity(means["nll"])} if "nll" in means else {})
+
+
+def measures_loss(validation: Any) -> bool:
+    """Return whether the figure `loss` of a validation can be compared with the loss of the training."""
+    return not callable(validation) or getattr(validation, "measures_loss", False)
 
 
 def make_validate(validation: Iterable[Mapping[str, Any]] | Validate) -> Callable[[SplitModel], dict[str, float]]:

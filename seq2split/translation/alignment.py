@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from seq2split.corpus import Corpus
-from seq2split.corpus.admission import admit
+from seq2split.corpus.admission import Provenance, admit
 from seq2split.models.protocol import AttentiveDecoder, Nest, require
 from seq2split.translation.translator import Translator, part_name
 
@@ -28,6 +28,9 @@ class Alignment:
     sources: list[list[str]]
     target: list[str]
     weights: list[np.ndarray]
+
+
+_ORIGIN = Provenance("sentence", "Give a shorter one", lambda side, _: f"the {side} that was given")
 
 
 def align(translator: Translator, sources: Sequence[str], target: str | None = None) -> Alignment:
@@ -50,7 +53,7 @@ def align(translator: Translator, sources: Sequence[str], target: str | None = N
     require(translator.decoder, "step_with_weights", "a picture of attention")
     overlong = "error"
     if target is None or len(sources) != len(translator.encoders):  # too few or many are the translation's error
-        (target,), _ = translator.translate(*([source] for source in sources))
+        (target,), _ = translator.translate(*([source] for source in sources), origin=_ORIGIN)
         overlong = "truncate"  # what was cut at the limit of a search may be cut into more pieces
     vocabularies = translator.vocabularies
     batch = {side: vocabularies[side].encode([line]) for side, line in zip(translator.encoders, sources, strict=True)}
@@ -88,5 +91,5 @@ def forced_weights(decoder: AttentiveDecoder, encoded: Sequence[Nest], labels: n
 def _labels(translator: Translator, target: str, overlong: str) -> np.ndarray:
     """Return the pieces of a target, `[pieces]`."""
     corpus = Corpus({"target": translator.vocabularies["target"].encode([target])})
-    (labels,) = admit(corpus, translator.buckets, overlong, "sentence")[0].fields["target"]
+    (labels,) = admit(corpus, translator.buckets, overlong, _ORIGIN)[0].fields["target"]
     return labels

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import os
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +17,7 @@ from typing import Any
 import keras
 
 from seq2split.buckets import Buckets
+from seq2split.common.files import doing
 from seq2split.config import Config, ModelConfig
 from seq2split.corpus.vocabulary import Vocabulary
 from seq2split.models import (
@@ -90,6 +92,43 @@ def make_layers(
         return _make_own(config.model.architecture, request, config.model.options)
 
 
+def check_architecture(config: Config) -> None:
+    """Check that an architecture can be made here, before hours of work that end in it.
+
+    Raises:
+        ValueError: It can't be found, or its variables alone are larger than this machine's memory.
+    """
+    model = config.model
+    if not model.is_built_in:
+        find_architecture(model.architecture)
+    elif (needed := 4 * _least_parameters(config)) > (memory := memory_bytes()):
+        raise ValueError(
+            f"the layers that [model] describes (architecture {model.architecture}, {model.units} units, "
+            f"{model.encoder_layers} + {model.decoder_layers} layers, embeddings of {model.embedding}) have variables "
+            f"of at least {needed / 2**30:,.0f} GiB, and this machine has {memory / 2**30:,.0f} GiB of memory: lower "
+            "these sizes or vocabulary.size."
+        )
+
+
+def _least_parameters(config: Config) -> int:
+    """Return a number of parameters that a built-in architecture has in any case."""
+    model, vocabulary = config.model, config.vocabulary
+    is_exact = vocabulary.algorithm in ("unigram", "bpe") and not vocabulary.source_model
+    embeddings = model.embedding * (vocabulary.size if is_exact else 1)
+    if model.architecture == "transformer":
+        width = 4 * model.units + 2 * model.feedforward
+    else:
+        width = {"lstm": 4, "gru": 3}[model.cell] * model.units
+    return embeddings + model.units * width * (model.encoder_layers + model.decoder_layers)
+
+
+def memory_bytes() -> int:
+    """Return the size of this machine's memory; without end where the system doesn't tell it."""
+    if not hasattr(os, "sysconf"):
+        return sys.maxsize
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def _make_own(architecture: str, request: ModelRequest, options: Mapping[str, Any]) -> tuple[dict, Callable]:
     function = find_architecture(architecture)
     try:
@@ -116,15 +155,7 @@ def find_architecture(name: str) -> Callable:
         ValueError: There is no such module, file or function.
     """
     place, _, function = name.rpartition(":")
-    try:
-        module = _import_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
-    except (ImportError, FileNotFoundError) as error:
-        raise ValueError(
-            f"model.architecture is {name!r}, but {place} can't be imported: {error}. Give an installed module, or a "
-            'file beside the configuration: architecture = "model.py:function".'
-        ) from error
-    except Exception as error:
-        raise ValueError(f"model.architecture is {name!r}: {type(error).__name__} in {place}: {error}") from error
+    module = _import(name)
     if not callable(getattr(module, function, None)):
         found = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise ValueError(
@@ -140,8 +171,25 @@ def source_digest(name: str) -> str:
         name: `package.module:function`, or `path/to/file.py:function`.
     """
     place = name.rpartition(":")[0]
-    file = place if place.endswith(".py") else importlib.util.find_spec(place).origin
-    return hashlib.blake2b(Path(file).read_bytes(), digest_size=16).hexdigest()
+    file = place if place.endswith(".py") else getattr(_import(name), "__file__", None)
+    if file is None:  # a module that is built into Python
+        return ""
+    with doing("read", file):
+        return hashlib.blake2b(Path(file).read_bytes(), digest_size=16).hexdigest()
+
+
+def _import(name: str) -> Any:
+    """Return the module, or the file as one, that an architecture is named by."""
+    place = name.rpartition(":")[0]
+    try:
+        return _import_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+    except (ImportError, OSError) as error:
+        raise ValueError(
+            f"model.architecture is {name!r}, but {place} can't be imported: {error}. Give an installed module, or a "
+            'file beside the configuration: architecture = "model.py:function".'
+        ) from error
+    except (Exception, SystemExit) as error:  # a script that exits at its end would end us in silence
+        raise ValueError(f"model.architecture is {name!r}: {type(error).__name__} in {place}: {error}") from error
 
 
 def _import_file(path: Path) -> Any:

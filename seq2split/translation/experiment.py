@@ -9,10 +9,12 @@ from seq2split.config import Config
 from seq2split.config.objects import make_update_rules
 from seq2split.corpus import Batches, Corpus
 from seq2split.corpus.admission import admit_corpus
-from seq2split.corpus.parallel_text import read_parallel
+from seq2split.runs.directory import RunDirectory
 from seq2split.training import Callback, Trainer
-from seq2split.training.trainer import say
+from seq2split.training.messages import say
+from seq2split.translation.architectures import check_architecture
 from seq2split.translation.experiment_files import ExperimentFiles
+from seq2split.translation.inputs import check_vocabularies, naming_keys, provenance, read_corpora
 from seq2split.translation.translator import Translator
 from seq2split.translation.validation import Validation
 
@@ -22,8 +24,11 @@ class Experiment:
 
     Args:
         config: The configuration.
-        path: The run directory; a run that it holds is resumed.
+        run: The run directory; a run that it holds is resumed. Whoever gives a `RunDirectory` may hold its lock from
+            before the experiment is made until it is trained.
         threads: The number of threads that share the work; see `SplitModel`.
+        changed_corpus: True to go on with other sentences than before, in the files that the configuration names or in
+            others; what changed is recorded.
 
     Attributes:
         translator: The model that is trained.
@@ -31,34 +36,46 @@ class Experiment:
         trainer: The trainer.
 
     Raises:
+        BlockingIOError: The run is being trained.
         ConfigError: The directory holds a run of another model or of other data.
         ValueError: A file of the configuration is wrong, or a sentence is longer than the last bucket.
     """
 
-    def __init__(self, config: Config, path: str | Path, threads: int = 1):
-        self._config, files = config, ExperimentFiles(path)
-        changed = files.freeze(config)
-        if changed:
-            say(f"changed in this run: {', '.join(changed)}")
-        corpus, self.translator = prepare(config, files, threads)
-        self.validation = Validation(config, self.translator)
+    def __init__(
+        self, config: Config, run: str | Path | RunDirectory, threads: int = 1, *, changed_corpus: bool = False
+    ):
+        self._config, self._changed_corpus = config, changed_corpus
+        self._files = ExperimentFiles(run)
+        check_architecture(config)
+        lines = read_corpora(config)
+        if not any(self._files.path.glob("*.model")):
+            check_vocabularies(config)
+        with self._files.run.lock.held():
+            changed = self._files.freeze(config, changed_corpus)  # only now: for what can't begin nothing is made
+            if changed:
+                say(f"changed in this run: {', '.join(changed)}")
+            corpus, self.translator = prepare(config, self._files, lines["train"], threads)
+        self.validation = Validation(config, self.translator, lines["valid"])
         if self.validation.note:
             say(self.validation.note)
         if not self.validation.can_translate:
             say(f"no BLEU and no samples: {type(self.translator.decoder).__name__} lacks what a search needs")
         model, settings = self.translator.model, config.training
-        self.batches = Batches(corpus, model, tokens=config.batches.tokens, mode=config.batches.mode, seed=config.seed)
+        batches = {"tokens": config.batches.tokens, "mode": config.batches.mode, "seed": config.seed}
+        with naming_keys():
+            self.batches = Batches(corpus, model, **batches)
         optimizer, groups = make_update_rules(config.optimizer, list(model.parts), settings.steps)
         self.trainer = Trainer(
             model,
             optimizer,
             groups=groups,
-            run=path,
+            run=self._files.run,
             clip_norm=settings.clip_norm,
             accumulate=settings.accumulate,
             ema=settings.ema,
             average=settings.average,
             average_of=settings.average_of,
+            most_left_out=settings.most_left_out,
         )
 
     def train(self) -> None:
@@ -66,7 +83,9 @@ class Experiment:
 
         Raises:
             Interrupted: It was asked to stop, and has saved where it stands.
-            FloatingPointError: The gradients are not finite.
+            FloatingPointError: The loss or the gradients were not finite in too many steps.
+            BlockingIOError: The run is being trained.
+            OSError: The run directory can't be written; the last checkpoint stands.
         """
         settings = self._config.training
         if settings.build_ahead:
@@ -82,6 +101,7 @@ class Experiment:
             checkpoint_every=settings.checkpoint_every,
             log_every=settings.log_every,
             callbacks=[_Samples(self)] if settings.samples and self.validation.can_translate else [],
+            changed_batches=self._changed_corpus,
         )
 
     def samples(self, translator: Translator) -> str:
@@ -101,19 +121,21 @@ class _Samples(Callback):
         trainer.write_text("samples", samples.replace("\n", "  \n"))
 
 
-def prepare(config: Config, files: ExperimentFiles, threads: int = 1) -> tuple[Corpus, Translator]:
+def prepare(
+    config: Config, files: ExperimentFiles, lines: dict[str, list[str]], threads: int = 1
+) -> tuple[Corpus, Translator]:
     """Return the training corpus in pieces, and a translator with new variables.
 
     Args:
         config: The configuration.
         files: The files of the experiment; vocabularies and buckets that are not there yet are made.
+        lines: The lines of each side of the training corpus.
         threads: The number of threads that share the work; see `SplitModel`.
     """
-    lines = read_parallel(config.corpus("train"))
     vocabularies = files.vocabularies(config, lines)
     corpus = Corpus({side: vocabularies[side].encode(each) for side, each in lines.items()})
     buckets = files.buckets(config, corpus)
-    corpus, note = admit_corpus(corpus, buckets, config.data.overlong, "training corpus")
+    corpus, note = admit_corpus(corpus, buckets, config.data.overlong, provenance(config, "train"))
     if note:
         say(note)
     for side in config.sides:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from io import BytesIO
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from seq2split.common.files import write_atomically
 from seq2split.runs.history import Entry
 from seq2split.translation.alignment import Alignment
 
@@ -66,6 +69,7 @@ def plot_curves(runs: Mapping[str, Sequence[Entry]], path: Path) -> None:
 
     Raises:
         ImportError: Matplotlib is missing.
+        OSError: The picture can't be written.
         ValueError: A run has measured nothing yet, or matplotlib doesn't write that format.
     """
     check_matplotlib()
@@ -73,8 +77,7 @@ def plot_curves(runs: Mapping[str, Sequence[Entry]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     for name, history in runs.items():
-        if not history:
-            raise ValueError(f"run {name} has measured nothing yet: the first figures come after training.log_every.")
+        _check_history(name, history)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(10, 6.2), layout="constrained")
         axes = figure.subplots(2, 2, sharex="col", sharey="row")
@@ -89,7 +92,19 @@ def plot_curves(runs: Mapping[str, Sequence[Entry]], path: Path) -> None:
         _finish_loss(axes[0, 0])
         axes[1, 0].set_ylabel("Validation BLEU")
         _add_legend(figure, axes[1, 0].get_lines(), [_label(name, history) for name, history in runs.items()])
-        figure.savefig(path)
+        _save(figure, path)
+
+
+def _check_history(name: str, history: Sequence[Entry]) -> None:
+    if not history:
+        raise ValueError(f"run {name} has measured nothing yet: the first figures come after training.log_every.")
+    for number, entry in enumerate(history, 1):
+        lacking = [key for key, *_ in _AXES if not 0 <= entry.get(key, -1) < math.inf]
+        if lacking:
+            raise ValueError(
+                f"entry {number} of the history of run {name}, of step {entry['step']}, has no "
+                f"{' and no '.join(lacking)} to draw it at: delete its line."
+            )
 
 
 def _draw_loss(axis: Axes, history: Sequence[Entry], colour: str) -> None:
@@ -131,6 +146,7 @@ def _unit(largest: float, units: Mapping[str, float]) -> str:
 
 
 def _label(name: str, history: Sequence[Entry]) -> str:
+    name = name.replace("$", r"\$")  # matplotlib takes what stands between two for a formula
     scores = [entry["validation_bleu"] for entry in history if "validation_bleu" in entry]
     return f"{name}: best BLEU {max(scores):.1f}" if scores else name
 
@@ -155,9 +171,16 @@ def plot_alignment(alignment: Alignment, path: Path) -> None:
     axes = figure.subplots(1, len(columns), sharey=True, squeeze=False, width_ratios=columns)[0]
     for axis, source, weights in zip(axes, alignment.sources, alignment.weights, strict=True):
         image = axis.imshow(weights, cmap="Blues", vmin=0, vmax=1)
-        axis.set_xticks(range(len(source)), source, rotation=90)
-        axis.set_yticks(range(len(alignment.target)), alignment.target)
+        axis.set_xticks(range(len(source)), source, rotation=90, parse_math=False)
+        axis.set_yticks(range(len(alignment.target)), alignment.target, parse_math=False)
         axis.tick_params(length=0)
         axis.xaxis.tick_top()
     figure.colorbar(image, ax=axes, label="attention weight", shrink=0.8, aspect=25)
-    figure.savefig(path, bbox_inches="tight")
+    _save(figure, path, bbox_inches="tight")
+
+
+def _save(figure: Figure, path: Path, **options: str) -> None:
+    """Write a picture, whole or not at all."""
+    data = BytesIO()
+    figure.savefig(data, format=path.suffix.removeprefix("."), **options)
+    write_atomically(path, data.getvalue())

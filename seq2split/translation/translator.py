@@ -14,9 +14,9 @@ from tqdm import tqdm
 from seq2split.buckets import Admission, Buckets, pad_rows
 from seq2split.config import Config
 from seq2split.corpus import Corpus
-from seq2split.corpus.admission import admit
+from seq2split.corpus.admission import Provenance, admit
 from seq2split.corpus.vocabulary import Vocabulary
-from seq2split.runs.checkpoints import restore_model
+from seq2split.runs.best_model import restore_model
 from seq2split.search import BeamSearch, Hypothesis, SearchOptions
 from seq2split.search.options import check_n_best
 from seq2split.split import Node, Sequences, SplitModel
@@ -25,6 +25,12 @@ from seq2split.translation.architectures import make_layers
 from seq2split.translation.experiment_files import ExperimentFiles
 
 ROWS = 128  # sentences searched together
+_NOTHING = Hypothesis(np.zeros(0, np.int32), 0.0, 0.0)  # the translation of an empty sentence
+_GIVEN = Provenance(
+    "sentences to translate",
+    'To translate nevertheless give overlong="truncate" or overlong="skip"',
+    lambda side, row: f"number {row + 1} of {side}",
+)
 
 
 def part_name(side: str) -> str:
@@ -69,7 +75,9 @@ class Translator:
         self.threads, self._workers = threads, Workers(threads)
         self.search_options = SearchOptions(**asdict(config.search))
         names, longest = [node.name for node in nodes], buckets["target"].boundaries[-1]
-        self._search = BeamSearch(self.model, names, self.decoder, eos=vocabularies["target"].eos, max_length=longest)
+        self._search = BeamSearch(
+            self.model, names, self.decoder, eos=vocabularies["target"].eos, max_length=longest, identity=self._text
+        )
 
     @property
     def parts(self) -> dict[str, list]:
@@ -78,7 +86,7 @@ class Translator:
 
     @classmethod
     def load(cls, path: str | Path, threads: int = 1) -> Translator:
-        """Load the best model of a run directory; see `runs.checkpoints.restore_model`.
+        """Load the best model of a run directory; see `runs.best_model.restore_model`.
 
         Args:
             path: The directory.
@@ -88,7 +96,7 @@ class Translator:
             The translator, its variables restored.
 
         Raises:
-            ValueError: The directory holds no run, or no checkpoint was written yet, or it is damaged.
+            ValueError: The directory holds no run, or no checkpoint was written yet, or it is damaged or lost.
         """
         files = ExperimentFiles(path)
         config = files.config()
@@ -108,6 +116,7 @@ class Translator:
         overlong: str = "error",
         progress: bool = False,
         search: SearchOptions | None = None,
+        origin: Provenance = _GIVEN,
     ) -> tuple[list[str], Admission]:
         """Translate sentences.
 
@@ -117,6 +126,7 @@ class Translator:
                 `skip`, which leaves their translation empty.
             progress: Whether to show a bar.
             search: How to search; by default as the configuration says.
+            origin: What errors say about where the sentences are from.
 
         Returns:
             Their translations in order, and how many sentences were truncated and skipped.
@@ -126,7 +136,7 @@ class Translator:
             ValueError: There are not as many sources as the model has, or they differ in length; or see
                 `BeamSearch`.
         """
-        found, admission = self.n_best(1, *sources, overlong=overlong, progress=progress, search=search)
+        found, admission = self.n_best(1, *sources, overlong=overlong, progress=progress, search=search, origin=origin)
         return [translations[0].text if translations else "" for translations in found], admission
 
     def n_best(
@@ -136,20 +146,22 @@ class Translator:
         overlong: str = "error",
         progress: bool = False,
         search: SearchOptions | None = None,
+        origin: Provenance = _GIVEN,
     ) -> tuple[list[list[Translation]], Admission]:
         """Translate sentences in several ways.
 
         Args:
-            count: The most translations of a sentence, at most the beam. They differ in their pieces; that may be the
-                same text cut in two ways.
+            count: The most translations of a sentence, at most the beam. No two are the same text; they are fewer where
+                the search finds no more.
             *sources: See `translate`.
             overlong: See `translate`; a sentence that is skipped has no translations.
             progress: See `translate`.
             search: As in `translate`.
+            origin: See `translate`.
 
         Returns:
             The translations of each sentence with their scores, the best first; and how many sentences were truncated
-            and skipped.
+            and skipped. That of an empty sentence is empty, with a score of zero, whatever the search says of lengths.
 
         Raises:
             OverlongError: See `translate`.
@@ -158,9 +170,11 @@ class Translator:
         search = search or self.search_options
         check_n_best(count, search.beam)
         corpus = self._encode(sources)
-        stay, admission = admit(corpus, self.buckets, overlong, "sentences to translate")
+        stay, admission = admit(corpus, self.buckets, overlong, origin)
+        empty = _are_empty(corpus, sources)
+        results: list[list[Hypothesis]] = [[_NOTHING] if each else [] for each in empty]
         order = np.argsort(-admission.lengths, kind="stable")
-        results: list[list[Hypothesis]] = [[] for _ in range(len(corpus))]
+        order = order[~empty[admission.kept[order]]]
         chunks = [order[start : start + ROWS] for start in range(0, len(order), ROWS)]
         with tqdm(total=len(order), desc="translating", unit="sentence", disable=not progress) as bar:
 
@@ -175,6 +189,9 @@ class Translator:
                 results[at] = hypotheses
         return [self._texts(hypotheses) for hypotheses in results], admission
 
+    def _text(self, pieces: np.ndarray) -> str:
+        return self.vocabularies["target"].decode([pieces])[0]
+
     def _texts(self, hypotheses: list[Hypothesis]) -> list[Translation]:
         texts = self.vocabularies["target"].decode([each.pieces for each in hypotheses])
         return [Translation(text, each.score) for text, each in zip(texts, hypotheses, strict=True)]
@@ -188,6 +205,13 @@ class Translator:
             )
         pairs = zip(self.encoders, sources, strict=True)
         return Corpus({side: self.vocabularies[side].encode(lines) for side, lines in pairs})
+
+
+def _are_empty(corpus: Corpus, sources: Sequence[Sequence[str]]) -> np.ndarray:
+    """Return which sentences have nothing to translate on any side, `[rows]`: no text, or no pieces but their end."""
+    blank = [[not line.strip() for line in lines] for lines in sources]
+    pairs = zip(blank, corpus.lengths.values(), strict=True)
+    return np.all([np.array(each, bool) | (lengths == 1) for each, lengths in pairs], axis=0)
 
 
 def _padded(corpus: Corpus, chunk: np.ndarray) -> dict[str, Sequences]:

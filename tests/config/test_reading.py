@@ -121,7 +121,10 @@ def test_a_mistake_is_reported_once_where_it_is_inherited(write):
         ("seed = true\n", "seed: got true (a boolean), expected an integer"),
         ("seed = 1.0\n", "seed: got 1.0 (a float), expected an integer"),
         ("seed = 2020-01-01\n", "seed: got 2020-01-01 (a date or time), expected an integer"),
-        ("[model]\nunits = 'big'\n", '"big" (a string), expected an integer, at least 1 (default: 256)'),
+        (
+            "[model]\nunits = 'big'\n",
+            '"big" (a string), expected an integer, at least 1 and at most 1048576 (default: 256)',
+        ),
         ("[model.units]\nx = 1\n", "model.units: got a table with the keys x, expected an integer"),
         ("[model]\nbidirectional = 1\n", "bidirectional: got 1 (an integer), expected true or false (default: true)"),
         ("[model]\ndropout = '0'\n", 'dropout: got "0" (a string), expected a number, at least 0 and below 1'),
@@ -148,6 +151,14 @@ def test_a_mistake_is_reported_once_where_it_is_inherited(write):
             "000... (an integer), expected a number, above 0",
         ),
         ("[optimizer]\nwarmup_steps = -1\n", "warmup_steps: got -1 (an integer), expected an integer, at least 0"),
+        (
+            "[optimizer]\nfirst_step = 9\nlast_step = 3\n[optimizer.encoder]\nname = 'sgd'\n",
+            "run.toml: optimizer: got first_step = 9 and last_step = 3, so that no step updates; raise last_step",
+        ),
+        (
+            "[optimizer]\nlast_step = 3\n[optimizer.groups.'a.*']\nfirst_step = 4\n",
+            'optimizer.groups."a.*": got first_step = 4 and last_step = 3, so that no step updates',
+        ),
         ("[training]\nsteps = 0\n", "training.steps: got 0 (an integer), expected an integer, at least 1"),
         ("[buckets]\nsource = 0\n", "buckets.source: got 0 (an integer), expected a count (an integer, at least 1)"),
         ("[buckets]\ntarget = []\n", "buckets.target: got [] (a list), expected a count"),
@@ -155,7 +166,10 @@ def test_a_mistake_is_reported_once_where_it_is_inherited(write):
             "[buckets]\ntarget = [8, 8]\n",
             "got [8, 8] (a list), expected a count (an integer, at least 1), or a list of",
         ),
-        ("[buckets]\ntarget = [0, 8]\n", "a list of strictly increasing integers, at least 1 (default: 6)"),
+        (
+            "[buckets]\ntarget = [0, 8]\n",
+            "a list of strictly increasing integers, at least 1 and at most 1048576 (default: 6)",
+        ),
         (
             "[model]\ncell = 'GRU'\n",
             '"GRU" (a string), expected one of "lstm", "gru" (default: "lstm"); did you mean "gru"?',

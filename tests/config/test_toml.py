@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seq2split.config import ConfigError
 from seq2split.config.toml import key_text, value_text
 
 
@@ -42,8 +41,3 @@ def test_value(value, text):
 @pytest.mark.parametrize(("key", "text"), [("first_step", "first_step"), ("a.b", '"a.b"'), ("", '""'), ("ä", '"ä"')])
 def test_key(key, text):
     assert key_text(key) == text
-
-
-def test_half_of_a_surrogate_pair():
-    with pytest.raises(ConfigError, match="expected valid Unicode text"):
-        value_text("\ud800")

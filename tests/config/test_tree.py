@@ -60,6 +60,30 @@ def test_malformed_toml_names_file_and_line(tmp_path, content, line, expected):
     assert expected in problem
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("x = " + "[" * 5000, "tables or lists in one another, too deep to be read"),
+        ("[" + "a." * 5000 + "a]\nb = 1\n", "tables or lists in one another, too deep to be read"),
+        ("[model.options]\n" + "a." * 5000 + "a = 1\n", "tables or lists in one another, too deep to be read"),
+        ("seed = " + "9" * 5000, "an integer of thousands of digits, more than TOML has"),
+        ("[optimizer.groups.'a{99999999999}']\n", "no regular expression: the repetition number is too large"),
+        ("x = `" + "y" * 5000, "y...`; write `key = value`"),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_what_python_can_not_read(write, text, expected):
+    problem = only_problem_of(write(text))
+    assert expected in problem
+    assert "run.toml" in problem
+    assert len(problem) < 500
+
+
+def test_an_option_of_more_than_64_bits(write):
+    text = '[model]\narchitecture = "mine.py:make"\n[model.options]\ndeep = [{x = 0x1' + "0" * 5000 + "}]\n"
+    assert "model.options.deep: got an integer of more than 64 bits" in only_problem_of(write(text))
+
+
 def test_a_missing_file_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     problem = only_problem_of("none.toml")

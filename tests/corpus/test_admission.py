@@ -7,10 +7,11 @@ import pytest
 
 from seq2split.buckets import Buckets, OverlongError
 from seq2split.corpus import Corpus
-from seq2split.corpus.admission import admit, admit_corpus, cut
+from seq2split.corpus.admission import Provenance, admit, admit_corpus, cut
 
 BUCKETS = {"source": Buckets([2, 4]), "target": Buckets([3])}
 EOS = 9
+ORIGIN = Provenance("training corpus", "Shorten it", lambda side, row: f"{side}.txt, line {row + 1}")
 CORPUS = Corpus(
     {
         "source": [[1, EOS], [1, 2, 3, 4, EOS], [1, 2, 3, EOS], [1, EOS], [1, 2, 3, 4, 5, EOS]],
@@ -25,7 +26,7 @@ def rows(corpus):
 
 def test_truncate():
     """Each side by itself; an example that is cut on both counts once."""
-    stay, admission = admit(CORPUS, BUCKETS, "truncate", "corpus")
+    stay, admission = admit(CORPUS, BUCKETS, "truncate", ORIGIN)
     assert rows(stay) == {
         "source": [[1, EOS], [1, 2, 3, EOS], [1, 2, 3, EOS], [1, EOS], [1, 2, 3, EOS]],
         "target": [[1, EOS], [2, EOS], [1, 2, EOS], [3, EOS], [1, 2, EOS]],
@@ -36,36 +37,42 @@ def test_truncate():
 
 def test_skip():
     """Whichever side is too long, all sides of the example go."""
-    stay, admission = admit(CORPUS, BUCKETS, "skip", "corpus")
+    stay, admission = admit(CORPUS, BUCKETS, "skip", ORIGIN)
     assert rows(stay) == {"source": [[1, EOS], [1, EOS]], "target": [[1, EOS], [3, EOS]]}
     assert (admission.truncated, admission.skipped, admission.kept.tolist()) == (0, 3, [0, 3])
 
 
 def test_error():
-    with pytest.raises(OverlongError, match="6") as caught:
-        admit(CORPUS, BUCKETS, "error", "training corpus")
-    assert "pieces of the training corpus, source side; data.overlong decides" in " ".join(caught.value.__notes__)
+    """It names the longest, and where that stands."""
+    with pytest.raises(OverlongError) as caught:
+        admit(CORPUS, BUCKETS, "error", ORIGIN)
+    assert str(caught.value) == (
+        "training corpus: 2 of 5 source sentences have more pieces than the last bucket of that side, 4; the longest "
+        "has 6: source.txt, line 5. Shorten it."
+    )
+    with pytest.raises(OverlongError, match=r"2 of 5 target sentences .*, 3; the longest has 4: target\.txt, line 3"):
+        admit(CORPUS, BUCKETS | {"source": Buckets([9])}, "error", ORIGIN)
 
 
 @pytest.mark.parametrize(
     ("overlong", "note"),
     [
-        ("truncate", "corpus: truncated 2 source and 2 target sentences, longer than"),
-        ("skip", "corpus: skipped 3 of 5 pairs, longer than the last bucket ({'source': 4, 'target': 3})"),
+        ("truncate", "training corpus: truncated 2 source and 2 target sentences, longer than"),
+        ("skip", "training corpus: skipped 3 of 5 pairs, longer than the last bucket ({'source': 4, 'target': 3})"),
     ],
 )
 def test_what_the_user_is_told(overlong, note):
-    assert admit_corpus(CORPUS, BUCKETS, overlong, "corpus")[1].startswith(note)
+    assert admit_corpus(CORPUS, BUCKETS, overlong, ORIGIN)[1].startswith(note)
 
 
 def test_nothing_is_told_where_all_fit():
-    stay, note = admit_corpus(CORPUS.take([0, 3]), BUCKETS, "error", "corpus")
+    stay, note = admit_corpus(CORPUS.take([0, 3]), BUCKETS, "error", ORIGIN)
     assert (len(stay), note) == (2, None)
 
 
 def test_none_left():
     with pytest.raises(ValueError, match=r"all 5 pairs of the training corpus.*\[buckets\]"):
-        admit_corpus(CORPUS, BUCKETS | {"source": Buckets([1])}, "skip", "training corpus")
+        admit_corpus(CORPUS, BUCKETS | {"source": Buckets([1])}, "skip", ORIGIN)
 
 
 @pytest.mark.parametrize(

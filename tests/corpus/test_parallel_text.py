@@ -1,6 +1,7 @@
 """Reading lines of text, and files whose lines belong together."""
 
 import gzip
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seq2split.corpus import parallel_text
-from seq2split.corpus.parallel_text import read_lines, read_parallel
+from seq2split.corpus.parallel_text import locate_line, read_lines, read_parallel
 
 LINES = [f"The {animal} number {i} saw {i * 7919 % 1000} hills." for i in range(60) for animal in ("dog", "yak")]
 
@@ -105,6 +106,12 @@ def test_damaged_gzip(tmp_path, damage, message):
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize("path", [".", "/dev/null/x"])
+def test_an_error_of_the_system_names_the_file(path):
+    with pytest.raises(OSError, match=rf"^can't read {re.escape(path)}: [A-Z]"):
+        read_lines(path)
+
+
 # read_parallel
 
 
@@ -147,3 +154,10 @@ def test_single_path_for_a_side(tmp_path, kind):
     path = kind(write(tmp_path / "one", b"1\n"))
     with pytest.raises(TypeError, match="target side must be a list of paths"):
         read_parallel({"source": [path], "target": path})
+
+
+@pytest.mark.parametrize(("row", "place"), [(0, "a.en, line 1"), (1, "a.en, line 2"), (2, "b.gz, line 1")])
+def test_locate_line(tmp_path, row, place):
+    paths = [write(tmp_path / "a.en", b"one\ntwo\n"), write(tmp_path / "none", b""), write(tmp_path / "b.gz", b"three")]
+    assert locate_line(paths, row) == f"{tmp_path}/{place}"
+    assert locate_line(paths, 3) == f"{tmp_path}/b.gz, which has changed meanwhile"

@@ -1,6 +1,7 @@
 """The SentencePiece vocabulary."""
 
 import gzip
+import io
 import os
 import subprocess
 import sys
@@ -177,6 +178,7 @@ def test_size_too_small_names_one_that_works(tmp_path):
         ({"size": 4}, "must exceed the 4 special pieces.*got 4"),
         ({"size": -1}, "must exceed the 4 special pieces.*got -1"),
         ({"algorithm": "wordpiece"}, "algorithm is 'wordpiece'; expected one of unigram, bpe, char, word"),
+        ({"size": 2**31 - 1}, "vocabulary.size must be at most 1048576, got 2147483647: lower it"),
         ({"character_coverage": 0.5}, "from 0.98 to 1, got 0.5"),
         ({"character_coverage": 1.5}, "from 0.98 to 1, got 1.5"),
         ({"sample": 0}, "sample must be at least 1 line, got 0"),
@@ -199,12 +201,100 @@ def test_file_that_is_no_model(tmp_path, vocabulary, data):
 
 
 def test_missing_model(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"there is no vocabulary .*a\.model: train it"):
+    with pytest.raises(FileNotFoundError, match=r"there is no vocabulary .*a\.model: give the path of"):
         Vocabulary(tmp_path / "a.model")
 
 
-@pytest.mark.parametrize("name", ["bos", "eos"])
-def test_model_without_a_special_piece(tmp_path, monkeypatch, name):
-    monkeypatch.setitem(module.SPECIAL_PIECES, f"{name}_id", -1)
-    with pytest.raises(ValueError, match=rf"a\.model has no {name} piece"):
-        Vocabulary.train(LINES, tmp_path / "a.model", size=80)
+# Models of others
+
+
+def train_model(path, lines=tuple(LINES), **options):
+    """Write a model with options that `Vocabulary.train` doesn't give."""
+    model = io.BytesIO()
+    options = {"vocab_size": 80, "minloglevel": 2, "num_threads": 1} | options
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(lines), model_writer=model, **options)
+    return write(path, model.getvalue())
+
+
+OTHERS = {
+    "t5": {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1},
+    "marian": {"eos_id": 0, "unk_id": 1, "bos_id": -1, "pad_id": -1, "hard_vocab_limit": False},
+    "llama": {"model_type": "bpe", "byte_fallback": True, "vocab_size": 400, "normalization_rule_name": "identity"},
+    "xglm": {"bos_id": 0, "pad_id": 1, "eos_id": 2, "unk_id": 3},
+    "high ids": {"bos_id": 40, "eos_id": 41, "unk_id": 42, "pad_id": 43},
+    "bytes alone": {"model_type": "char", "byte_fallback": True, "vocab_size": 300, "hard_vocab_limit": False},
+    "char": {"model_type": "char", "hard_vocab_limit": False},
+    "word": {"model_type": "word", "hard_vocab_limit": False},
+    "newline": {"user_defined_symbols": ["\n", "\u2028"]},
+}
+"""Options of models like those that others train; the default ids are unk 0, bos 1, eos 2 and no pad."""
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_models_of_others(tmp_path, name):
+    options = OTHERS[name]
+    path = train_model(tmp_path / "a.model", **options)
+    vocabulary = Vocabulary(path)
+    assert vocabulary.eos == options.get("eos_id", 2)
+    assert vocabulary.bos == (vocabulary.eos if options.get("bos_id") == -1 else options.get("bos_id", 1))
+    rows = vocabulary.encode(["The dog", "", "The yak saw 7 hills."])
+    assert [row[-1] for row in rows] == [vocabulary.eos] * 3
+    assert all(0 <= row.min() <= row.max() < vocabulary.size for row in rows)
+    assert vocabulary.decode(rows)[:2] == ["The dog", ""]
+    padded = np.zeros([3, 99], np.int32)
+    for place, row in enumerate(rows):
+        padded[place, : len(row)] = row
+    assert vocabulary.decode(padded) == vocabulary.decode(rows), "padding is no piece, whatever has the id 0"
+
+
+@pytest.mark.parametrize(("name", "start", "index"), [("t5", "pad", 0), ("t5", "eos", 1), ("xglm", "bos", 0)])
+def test_what_translations_start_with(tmp_path, name, start, index):
+    assert Vocabulary(train_model(tmp_path / "a.model", **OTHERS[name]), start).bos == index
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        ("bos", r'a\.model has no bos piece to start translations with: set vocabulary\.start to "eos"$'),
+        ("pad", r'a\.model has no pad piece .* set vocabulary\.start to "eos"$'),
+        ("sos", "vocabulary.start is 'sos'; expected one of auto, bos, eos, pad"),
+    ],
+)
+def test_a_start_that_the_model_lacks(tmp_path, start, message):
+    with pytest.raises(ValueError, match=message):
+        Vocabulary(train_model(tmp_path / "a.model", **OTHERS["marian"]), start)
+
+
+def test_model_without_an_end(tmp_path):
+    with pytest.raises(ValueError, match=r"a\.model has no eos piece, which ends every sentence"):
+        Vocabulary(train_model(tmp_path / "a.model", eos_id=-1))
+
+
+def test_unknown_at_zero_is_no_padding(tmp_path):
+    """What stands for an unknown character is decoded as such; what pads a row after its end is not."""
+    vocabulary = Vocabulary(train_model(tmp_path / "a.model"))
+    (row,) = vocabulary.encode(["dog \u2603"])
+    assert (row[-2], vocabulary.eos) == (0, 2)
+    assert vocabulary.decode([[*row, 0, 0, 0]]) == vocabulary.decode([row]) == ["dog  \u2047 "]
+
+
+@pytest.mark.parametrize("name", ["llama", "bytes alone", "newline"])
+def test_a_line_is_one_line(tmp_path, name):
+    vocabulary = Vocabulary(train_model(tmp_path / "a.model", **OTHERS[name]))
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(vocabulary.path))
+    ends = [[processor.piece_to_id("\n")], [processor.piece_to_id("\u2028")]]
+    if name != "newline":
+        ends = [[processor.piece_to_id(f"<0x{byte:02X}>") for byte in end.encode()] for end in "\n\r\v\f\x85\u2028"]
+    (dog,) = vocabulary.encode(["dog"])
+    for end in ends:
+        row = [*dog[:-1], *end, *dog[:-1], *end]
+        assert len(processor.decode(row).splitlines()) > 1
+        assert vocabulary.decode([row]) in (["dog dog "], ["dog  dog "])
+
+
+def test_model_with_a_piece_that_is_no_text(tmp_path):
+    model = train_model(tmp_path / "a.model", vocab_size=120, model_type="word", hard_vocab_limit=False).read_bytes()
+    assert model.count(b"hills") == 1
+    write(tmp_path / "a.model", model.replace(b"hills", b"\xff\xff\xff\xff\xff"))
+    with pytest.raises(ValueError, match=r"a\.model is no SentencePiece model"):
+        Vocabulary(tmp_path / "a.model")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -59,11 +60,75 @@ def test_an_unfinished_line_is_left_out(path):
     assert read_history(path) == [*whole, {"step": 8}]
 
 
-@pytest.mark.parametrize("line", ["{", "[3]", '{"loss": 1.0}', '{"step": "x"}', ""])
+DAMAGED_LINES = [
+    *("{", "[3]", '{"loss": 1.0}', '{"step": "x"}', "", '{"step": 2, "lo{"step": 4}', "[" * 9999, "\xff", "null", "3"),
+    *(
+        '{"step": true}',
+        '{"step": 1.5}',
+        '{"step": 1, "loss": "x"}',
+        '{"step": 1, "loss": null}',
+        '{"step": 1, "a": []}',
+    ),
+    *('{"step": 1, "loss": true}', '{"step": 1' + "0" * 30 + "}", '{"step": 1' + "0" * 5000 + "}"),
+]
+
+
+@pytest.mark.parametrize("line", DAMAGED_LINES, ids=lambda line: line[:20])
 def test_a_damaged_line_is_named(path, line):
-    path.write_text(line + "\n" + path.read_text())
-    with pytest.raises(ValueError, match=r"history\.jsonl, line 1: expected a JSON object with a step"):
+    path.write_bytes(line.encode("latin-1") + b"\n" + path.read_bytes())
+    with pytest.raises(ValueError, match=r"history\.jsonl, line 1: expected a JSON object of numbers with a step"):
         read_history(path)
+
+
+def reread(path, step, state=None):
+    history = History(path)
+    return history, history.rewind(step, state=state)
+
+
+def test_damaged_lines_are_told_and_kept(path):
+    """The run goes on with the others."""
+    lines = path.read_text().splitlines()
+    damaged = "\n".join([lines[0], lines[1][:-4], *lines[2:], ""])
+    path.write_text(damaged)
+    history, (told,) = reread(path, 6)
+    aside = path.with_name("history.damaged.jsonl")
+    assert told.startswith(f"{path} was damaged or changed: it goes on without its lines 2, which can't be trusted; ")
+    assert aside.read_text() == damaged
+    assert [entry["step"] for entry in history.entries] == [2, 6, 6]
+    assert read_history(path) == history.entries
+
+
+@pytest.mark.parametrize(
+    ("harm", "told"),
+    [
+        (lambda path: path.write_text(path.read_text().replace("0.25", "0.35")), "goes on with figures that can't be"),
+        (
+            lambda path: path.write_text("".join(path.read_text().splitlines(True)[1:])),
+            "goes on with figures that can't",
+        ),
+        (lambda path: path.write_text(path.read_text()[:30]), "goes on with figures that can't be trusted"),
+        (lambda path: path.unlink(), "is lost: what was measured before isn't in the history any more"),
+    ],
+)
+def test_what_a_checkpoint_knows_of_the_history(tmp_path, harm, told):
+    """A changed figure is told too; what follows the checkpoint may be anything."""
+    path = tmp_path / "history.jsonl"
+    history = History(path)
+    for step in (2, 4):
+        history.add(step=step, loss=1 / step)
+    state = history.state()
+    history.add(step=6, loss=1.0)
+    assert reread(path, 4, state)[1] == []
+    assert reread(path, 4, state)[0].state() == state
+    harm(path)
+    (found,) = reread(path, 4, state)[1]
+    assert told in found
+
+
+def test_a_full_disk():
+    history = History(Path("/dev/full"))
+    with pytest.raises(OSError, match=r"^/dev/full can't be written: No space left on device; free some space"):
+        history.add(step=1)
 
 
 def test_no_history(tmp_path):

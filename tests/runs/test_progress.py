@@ -12,6 +12,16 @@ def test_the_best_is_strictly_better():
     assert [progress.judge(figure) for figure in (-3.0, -3.0, -2.0, math.nan)] == [True, False, True, False]
     assert int(progress.stale) == 1
     assert float(progress.best) == -2.0
+    assert not progress.judge(math.inf)
+
+
+def test_a_lost_best_is_forgotten():
+    progress = Progress()
+    progress.step.assign(3)
+    progress.judge(5.0)
+    progress.forget_best()
+    assert int(progress.best_step) == 0
+    assert progress.judge(-9.0)
 
 
 def test_advance():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shlex
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from seq2split.runs import sessions
 from seq2split.runs.sessions import PACKAGES, add_session, git_revision, read_sessions
 
 
@@ -46,10 +49,45 @@ def test_sessions_are_added(tmp_path, monkeypatch):
     assert (tmp_path / "run.json").read_text().count("\n") > 20, "people read it"
 
 
-def test_a_damaged_file_is_named(tmp_path):
-    (tmp_path / "run.json").write_text("[")
-    with pytest.raises(ValueError, match=r"run\.json is no JSON.*Delete it"):
-        add_session(tmp_path / "run.json")
+HARMS = (lambda text: text[:-20], lambda text: text.replace('"seed": 1', '"seed": 3'), lambda _: "{}")
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_damaged_file(tmp_path, harm):
+    """It is named, kept, and stands in nobody's way."""
+    path = tmp_path / "run.json"
+    add_session(path, step=0, seed=1)
+    path.write_text(harm(path.read_text()))
+    damaged = path.read_text()
+    with pytest.raises(ValueError, match=r"run\.json is damaged: .*Delete it"):
+        read_sessions(path)
+    told = add_session(path, step=7)
+    assert told == [f"{path} is damaged: it begins anew; as it was it is in {tmp_path / 'run.damaged.json'}"]
+    assert (tmp_path / "run.damaged.json").read_text() == damaged
+    assert [session["step"] for session in read_sessions(path)] == [7]
+
+
+def test_a_lost_file(tmp_path):
+    assert add_session(tmp_path / "run.json", step=0) == []
+    (tmp_path / "run.json").unlink()
+    assert add_session(tmp_path / "run.json", step=7) == [
+        f"{tmp_path / 'run.json'} is lost: it begins anew, without the sessions before"
+    ]
+
+
+def test_a_run_that_goes_on_elsewhere(tmp_path, monkeypatch):
+    """On other cores, threads or versions the last bits are others."""
+    path = tmp_path / "run.json"
+    add_session(path, step=0, threads=2)
+    assert add_session(path, step=3, threads=2) == []
+    (told,) = add_session(path, step=6, threads=1)
+    assert "this session isn't like the one before (threads 2 -> 1): the run won't go on bit for bit" in told
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(77))
+    monkeypatch.setattr(sessions, "_version", lambda package: "0.0" if package == "numpy" else None)
+    (told,) = add_session(path, step=9, threads=1)
+    assert re.search(r"\(cores \d+ -> 77, .*numpy [\d.]+ -> 0\.0", told)
+    monkeypatch.undo()
+    assert add_session(path, step=0, threads=9) == [], "nothing goes on"
 
 
 def test_revision(copy):

@@ -37,6 +37,35 @@ def test_finished_hypotheses():
     assert found == [[([8], -0.5, -1.0)], [], [([5], -2.0, -3.0), ([6], -3.0, -2.0)]]
 
 
+def add_one(finished, piece, score):
+    """Add one hypothesis of one piece to the only sentence."""
+    finished.add(np.array([0]), np.array([[[BOS, piece]]], np.int32), 1, np.array([[score]]), np.zeros([1, 1]))
+
+
+def test_of_those_that_are_the_same_the_best_is_kept():
+    """Here they are by the remainder of their piece. All count for the beam; different ones are wanted."""
+    options = SearchOptions(beam=2, length_penalty=0.0)
+    finished = FinishedHypotheses(1, 2, options, lambda pieces: int(pieces[0]) % 10)
+    for piece, score in ((15, -3.0), (25, -2.0), (35, -4.0)):
+        assert not finished.is_full(0)
+        add_one(finished, piece, score)
+    assert (finished.count(0), finished.is_full(0), finished.score_to_beat(0)) == (3, False, -np.inf)
+    assert [each.pieces.tolist() for each in finished.best()[0]] == [[25]]
+    add_one(finished, 6, -5.0)
+    assert (finished.is_full(0), finished.score_to_beat(0)) == (True, -5.0)
+    assert [each.pieces.tolist() for each in finished.best()[0]] == [[25], [6]]
+
+
+def test_the_best_does_not_depend_on_how_many_are_wanted():
+    """With a full beam a sentence goes on only for want of different ones; one that is better then comes too late."""
+    for n_best in (1, 2):
+        finished = FinishedHypotheses(1, n_best, SearchOptions(beam=2, length_penalty=0.0), lambda _: 0)
+        add_one(finished, 5, -3.0)
+        add_one(finished, 6, -2.0)
+        add_one(finished, 7, -1.0)
+        assert [each.pieces.tolist() for each in finished.best()[0]] == [[6]]
+
+
 def step_of(ended, sentences, beam=1):
     """A result in which some rows end, with a log-probability that no longer hypothesis can reach."""
     zeros = np.zeros([sentences, beam])

@@ -12,7 +12,9 @@ from seq2split.search.options import check_n_best
     ("options", "message"),
     [
         ({"beam": 0}, "a beam of 0 follows nothing; expected at least 1"),
-        ({"length_penalty": -0.1}, "length_penalty is -0.1; expected a finite number, at least 0"),
+        ({"length_penalty": -0.1}, "length_penalty is -0.1; expected a number from 0 to 10"),
+        ({"length_penalty": 1e308}, "length_penalty is 1e.308; expected a number from 0 to 10"),
+        ({"beam": 10**30}, "is out of reach; expected at most 10000"),
         ({"coverage": float("nan")}, "coverage is nan"),
         ({"max_length_ratio": float("inf")}, "max_length_ratio is inf"),
         ({"min_length_ratio": 2.0, "max_length_ratio": 1.5}, "2.0, above a max_length_ratio of 1.5; lower the one"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -61,10 +63,41 @@ def test_rewind(tmp_path):
     """What a lost part of a training left is lost too."""
     layer = Layer()
     candidates = kept(tmp_path, layer, 3, "best")
-    candidates.rewind(3)
+    assert candidates.rewind(3, {}) == []
     assert candidates.steps == [1, 3]
     candidates = kept(tmp_path, layer, 3, "best", {4: 0.0})
     assert candidates.steps == [1, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "harm", [Path.unlink, lambda path: path.write_text("[3]"), lambda path: flip(path, b"5.0", b"7.0")]
+)
+def test_a_lost_index(tmp_path, harm):
+    """The history knows the figures; what it lacks is told."""
+    candidates = kept(tmp_path, Layer(), 3, "best")
+    harm(tmp_path / "figures.json")
+    (told,) = candidates.rewind(9, {1: 5.0, 3: 4.0})
+    assert told == (
+        f"{tmp_path / 'figures.json'} is damaged or lost: it is written again from the history, without the models of "
+        "steps 4, which it lacks"
+    )
+    assert candidates.steps == [1, 3]
+
+
+def test_damaged_models_are_left_out(tmp_path):
+    candidates = kept(tmp_path, Layer(), 3, "best")
+    flip(tmp_path / "3" / "ckpt-3.index", b"kernel", b"kernal")
+    (tmp_path / "4" / "ckpt-4.index").unlink()
+    told = candidates.drop_damaged()
+    assert [line.partition(" is damaged")[0] for line in told] == [
+        f"the model of step {step}, kept for the average," for step in (3, 4)
+    ]
+    assert candidates.steps == [1]
+
+
+def flip(path, old, new):
+    assert old in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(old, new, 1))
 
 
 def test_killed_while_it_saved(tmp_path):

@@ -41,6 +41,17 @@ def test_window(meter):
     assert meter.window() == pytest.approx({"loss": 3.0, "tokens_per_second": 6.0, "padding": 0.25})
 
 
+def test_a_step_without_figures_counts_its_time(meter):
+    """One that was left out: the others' figures are those of the window."""
+    count(meter, *STEPS[0])
+    meter.count([Batch(0, 0, 1, {}, 6, 8)], None)
+    assert meter.window() == pytest.approx({"loss": 3.0, "tokens_per_second": 6.0, "padding": 0.25, "left_out": 1})
+    meter.count([Batch(0, 0, 1, {}, 6, 8)], None)
+    assert "loss" not in meter.window()
+    count(meter, *STEPS[0])
+    assert "left_out" not in meter.window()
+
+
 def test_what_lies_between_steps_is_left_out(meter):
     count(meter, *STEPS[0])
     assert meter.skip() == 1.0

@@ -11,6 +11,7 @@ from seq2split.runs.directory import RunDirectory
 from seq2split.runs.history import read_history
 from seq2split.runs.progress import Progress
 from seq2split.runs.sessions import read_sessions
+from seq2split.training.averages import MovingAverage
 from seq2split.training.records import Records
 
 FINGERPRINT = {"rows": 24, "tokens": 60}
@@ -22,12 +23,12 @@ class Training:
     def __init__(self, path=None, average=0):
         self.progress, self.variable = Progress(), tf.Variable(0.0)
         run = RunDirectory(path) if path else None
-        self.records = Records(run, self.progress, {"model": [self.variable]}, {}, [], average, "last")
+        moving = MovingAverage([], 0.0)
+        self.records = Records(run, self.progress, {"model": [self.variable]}, {}, moving, average, "last")
 
-    def start(self, fingerprint=FINGERPRINT):
-        told = self.records.restore(fingerprint)
-        self.records.begin(finished=False, seed=1)
-        return told
+    def start(self, fingerprint=FINGERPRINT, changed=False):
+        told = self.records.restore(fingerprint, changed)
+        return "\n".join([*told, *self.records.begin(finished=False, seed=1)])
 
     def step(self, count=1):
         for _ in range(count):

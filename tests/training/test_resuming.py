@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import threading
 
@@ -23,6 +25,7 @@ from tiny_models import (
 )
 
 import seq2split as s2s
+from seq2split.runs.sessions import read_sessions
 
 STEPS = 8
 
@@ -231,10 +234,146 @@ def test_other_batches(run, rows, options, named):
     """The place in the data would be another; nothing is overwritten."""
     before = contents(run)
     trainer, _ = make(with_plain_variables, run)
-    with pytest.raises(ValueError, match=rf"{run} holds a training on other batches {named}.*another run directory"):
-        fit(trainer, make_batches(trainer.model, rows, **options))
+    for _ in range(2):
+        with pytest.raises(
+            ValueError, match=rf"{run} holds a training on other batches {named}.*another run directory"
+        ):
+            fit(trainer, make_batches(trainer.model, rows, **options))
     assert contents(run) == before
     fit(*make(with_plain_variables, run), steps=3)
+    fit(trainer, make_batches(trainer.model, rows, **options), steps=4, changed_batches=True)
+    changed = read_sessions(run / "run.json")[-1]["changed"]
+    assert changed["digest" if "digest" in named else "tokens" if "tokens" in named else "seed"][0]
+    with pytest.raises(ValueError, match="holds a training on other batches"):
+        fit(*make(with_plain_variables, run), steps=5)
+
+
+def test_another_validation(run, capsys):
+    """Its figures can't be compared: it is refused, or the best is judged anew; one that isn't known is let in."""
+    trainer, batches = make(with_plain_variables, run)
+    other = make_batches(trainer.model, make_rows(7, seed=2))
+    with pytest.raises(ValueError, match=r"on other batches \(validation digest \w+ -> \w+, validation rows 6 -> 7\)"):
+        fit(trainer, batches, validation=other)
+    fit(trainer, batches, validation=lambda _: {"loss": 1e9}, steps=3)
+    assert int(trainer.progress.best_step) == 2
+    trainer, batches = make(with_plain_variables, run)
+    fit(trainer, batches, validation=make_batches(trainer.model, make_rows(7, seed=2)), changed_batches=True, steps=4)
+    assert int(trainer.progress.best_step) == 4
+
+
+def test_a_second_training_in_one_directory(run):
+    """Is refused while the first goes on; reading the model is not. Afterwards it goes on."""
+    refused, best = [], parts_state(loaded(run).model)
+
+    def try_another():
+        other, batches = make(with_plain_variables, run)
+        with pytest.raises(BlockingIOError, match=rf"{run} is being trained by process {os.getpid()} on "):
+            fit(other, batches)
+        assert_same_state(parts_state(loaded(run).model), best)
+        refused.append(True)
+
+    trainer, batches = make(with_plain_variables, run)
+    fit(trainer, batches, steps=3, callbacks=[Moment(3, try_another)])
+    assert refused
+    fit(*make(with_plain_variables, run), steps=4)
+    with pytest.raises(ValueError, match="trained up to step 4 by another trainer, since this one left it at step 3"):
+        fit(trainer, batches, steps=5)
+
+
+def loaded(run):
+    trainer, _ = make(with_plain_variables, run)
+    trainer.load_best()
+    return trainer
+
+
+HARMS = {
+    "checkpoint": lambda run: (run / "checkpoints" / "ckpt-8.index").write_bytes(b"x"),
+    "state file": lambda run: (run / "checkpoints" / "checkpoint").unlink(),
+    "best": lambda run: shutil.rmtree(run / "best"),
+    "average": lambda run: shutil.rmtree(run / "average"),
+    "candidate": lambda run: (run / "candidates" / "8" / "ckpt-8.index").write_bytes(b"x"),
+    "figures": lambda run: (run / "candidates" / "figures.json").write_text("{"),
+    "figures lost": lambda run: (run / "candidates" / "figures.json").unlink(),
+    "figure": lambda run: replace(run / "candidates" / "figures.json", "-1.8", "-1.7"),
+    "batches": lambda run: (run / "batches.json").write_text("{"),
+    "batches lost": lambda run: (run / "batches.json").unlink(),
+    "batch": lambda run: replace(run / "batches.json", "60", "61"),
+    "history": lambda run: (run / "history.jsonl").write_text("{\n"),
+    "history lost": lambda run: (run / "history.jsonl").unlink(),
+    "sessions": lambda run: (run / "run.json").write_text("{"),
+    "sessions lost": lambda run: (run / "run.json").unlink(),
+}
+TOLD = {
+    "checkpoint": "ckpt-8 is damaged: ckpt-8.index isn't what was written",
+    "state file": "",
+    "best": "the best model, of step 8, is written again from",
+    "average": "",
+    "candidate": "the model of step 8, kept for the average, is damaged, and left out",
+    "figures": "figures.json is damaged or lost: it is written again from the history",
+    "figures lost": "figures.json is damaged or lost: it is written again from the history",
+    "figure": "figures.json is damaged or lost: it is written again from the history",
+    "batches": "batches.json is damaged: it is written again from the checkpoint",
+    "batches lost": "batches.json is lost: it is written again from the checkpoint",
+    "batch": "batches.json was changed or damaged: it is written again from the checkpoint",
+    "history": "history.jsonl was damaged or changed: it goes on without its lines 1, which can't be trusted",
+    "history lost": "history.jsonl is lost: what was measured before isn't in the history any more",
+    "sessions": "run.json is damaged: it begins anew",
+    "sessions lost": "run.json is lost: it begins anew",
+}
+
+
+def replace(path, old, new):
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+
+
+def averaged(run=None):
+    model, optimizer, options, batch_options = with_plain_variables()
+    options |= {"average": 3} if run else {}
+    return s2s.Trainer(model, optimizer, run=run, **options), make_batches(model, **batch_options)
+
+
+@pytest.fixture(scope="module")
+def damageable(tmp_path_factory):
+    """A run of 8 steps, four of them validated, and what undisturbed ones of 8 and 12 come to."""
+    run = tmp_path_factory.mktemp("damageable") / "run"
+    fit(*averaged(run), validate_every=2)
+    whole, batches = averaged()
+    fit(whole, batches, validate_every=2)
+    states = [state(whole)]
+    fit(whole, batches, 12, validate_every=2)
+    return run, [*states, state(whole)], measured(whole.history)
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_damage_is_told_and_mended(damageable, tmp_path, capsys, harm):
+    """The run goes on to what an undisturbed one comes to, bit for bit, and nothing is lost but what is told."""
+    run, (_, expected), history = damageable
+    run = shutil.copytree(run, tmp_path / "run")
+    if harm == "average":
+        (run / "average").mkdir(exist_ok=True)
+    HARMS[harm](run)
+    trainer, batches = averaged(run)
+    fit(trainer, batches, 12, validate_every=2, progress=True)
+    told = capsys.readouterr().err
+    assert TOLD[harm] in told
+    assert_same_state(state(trainer), expected)
+    found = [entry for entry in measured(trainer.history) if not any(name.startswith("average_") for name in entry)]
+    assert found == (history if not harm.startswith("history") else found)
+    assert trainer._records.candidates.steps == [8, 10, 12] or harm == "candidate"
+
+
+def test_a_lost_average_is_made_again(damageable, tmp_path, capsys, monkeypatch):
+    run, _, _ = damageable
+    run = shutil.copytree(run, tmp_path / "run")
+    average = {"validation": lambda _: {"loss": -1.0}}
+    replace(run / "history.jsonl", '"average_loss": ', '"average_loss": -9')
+    shutil.rmtree(run / "average", ignore_errors=True)
+    trainer, batches = averaged(run)
+    fit(trainer, batches, 8, validate_every=2, progress=True, **average)
+    assert "the average of models in" in capsys.readouterr().err
+    assert (run / "average").exists()
+    assert trainer.history[-1]["average_loss"] == -1.0
 
 
 @pytest.mark.parametrize(
@@ -250,7 +389,7 @@ def test_another_model_or_optimizer(run, make_other):
     before = contents(run)
     model, optimizer = make_other()
     with pytest.raises(
-        ValueError, match=r"checkpoint .*ckpt-2 can't be read; it is damaged or of another model, optimizer or version"
+        ValueError, match=r"checkpoint .*ckpt-2 is of another model, optimizer or version: .* another run directory"
     ):
         fit(s2s.Trainer(model, optimizer, run=run), make_batches(model))
     assert contents(run) == before
@@ -263,7 +402,7 @@ def test_a_model_of_another_shape(tmp_path):
         fit(s2s.Trainer(model, keras.optimizers.SGD(0.1), run=tmp_path), make_batches(model), steps=1)
 
     fit_with(4)
-    with pytest.raises(ValueError, match="can't be read; it is damaged or of another model"):
+    with pytest.raises(ValueError, match="is of another model, optimizer or version"):
         fit_with(6)
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
+from dataclasses import replace
 from itertools import islice
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from run_states import assert_same_state, parts_state, scalars, texts
+from run_states import assert_same_state, parts_state, scalars, state, texts
 from tiny_models import (
     BUCKETS,
     PIECES,
@@ -254,7 +256,7 @@ def test_files_of_a_run(tmp_path):
     assert not (tmp_path / "run").exists(), "until something is to be written"
     fit(trainer, 4, checkpoint_every=1, validation=scripted(1.0), monitor="score")
     found = {path.name for path in (tmp_path / "run").iterdir()}
-    assert found == {"batches.json", "best", "checkpoints", "events", "history.jsonl", "run.json"}
+    assert found == {"batches.json", "best", "checkpoints", "events", "history.jsonl", "lock", "run.json"}
     checkpoints = [path.stem for path in (tmp_path / "run" / "checkpoints").glob("*.index")]
     assert sorted(checkpoints) == ["ckpt-3", "ckpt-4"]
     fit(make_trainer(tmp_path / "run"), 6)
@@ -494,32 +496,143 @@ def test_texts_for_tensorboard(tmp_path):
 # Mistakes
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_divergence(tmp_path, monkeypatch, bad):
-    """It is an error that says what to do, and the checkpoints from before are still there."""
-    trainer = make_trainer(tmp_path, clip_norm=2.0)
+def poison(trainer, monkeypatch, steps, bad=math.nan, what="gradients"):
+    """Make the loss or a gradient of some steps, counted from 1, something else."""
     loss_and_gradients = trainer.model.loss_and_gradients
 
     def poisoned(*arguments):
         result = loss_and_gradients(*arguments)
-        if int(trainer.progress.step) == 2:
+        if int(trainer.progress.step) + 1 in steps:
+            if what == "loss":
+                return replace(result, loss=result.loss * bad)
             result.gradients["encoder"][1] *= bad
         return result
 
     monkeypatch.setattr(trainer.model, "loss_and_gradients", poisoned)
-    expected = r"in step 3 the loss is .* and the gradient norm is (nan|inf).*lower clip_norm, which is 2, or warm up"
-    with pytest.raises(FloatingPointError, match=expected):
-        fit(trainer, 9, checkpoint_every=1)
+    return trainer
+
+
+@pytest.mark.parametrize("what", ["loss", "gradients"])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_step_that_is_not_finite_is_left_out(tmp_path, monkeypatch, capsys, bad, what):
+    """It is told with its batch and the largest gradient; nothing of it reaches the model, and the rest goes on."""
+    trainer = poison(make_trainer(tmp_path, model=make_model(normalize=True)), monkeypatch, {3}, bad, what)
+    states, watch = [], Recorder()
+    watch.on_step = lambda trainer, _result: states.append((int(trainer.progress.step), parts_state(trainer.model)))
+    history = fit(trainer, 4, log_every=2, progress=True, callbacks=[watch])
+    told = capsys.readouterr().err
+    assert f"left out: in step 3 the loss is {'nan' if what == 'loss' and bad != bad else ''}" in told
+    assert re.search(r"; batch \d of epoch \d, lines \d+(, \d+)*( and \d+ others)? of the corpus", told)
+    if what == "gradients":
+        assert re.search(r"the gradient norm is (nan|inf); the largest gradient is (nan|inf), of encoder/\S+;", told)
+    assert [step for step, _ in states] == [1, 2, 4]
+    assert history[1]["left_out"] == 1
+    assert all(math.isfinite(value) for entry in history for value in entry.values())
+    assert all(np.isfinite(value).all() for value in parts_state(trainer.model).values())
+
+
+def test_a_left_out_step_changes_nothing(monkeypatch):
+    """Neither variables, optimizers and moving averages, nor the statistics that a forward moves."""
+    trainer = make_trainer(optimizer=keras.optimizers.Adam(0.1), model=make_model(normalize=True), ema=0.5)
+    fit(trainer, 2)
+    before = state(trainer)
+    fit(poison(trainer, monkeypatch, {3}), 3)
+    changed = {name for name, value in state(trainer).items() if not np.array_equal(value, before[name])}
+    assert changed == {"progress step", "progress index", "progress tokens"}
+
+
+def test_divergence(tmp_path, monkeypatch):
+    """Too many such steps in a row end the training; the best model stays, and the run can go on from before."""
+    options = {"clip_norm": 2.0, "most_left_out": 3}
+    trainer = poison(make_trainer(tmp_path, **options), monkeypatch, {3, 4, 6, 7, 8})
+    fitting = {"checkpoint_every": 1, "validation": scripted(1.0, 2.0, 3.0), "validate_every": 2, "monitor": "score"}
+    expected = (
+        r"the training diverged: in step 8 .* None of the last 3 steps was applied\. The best model, of step 2, is"
+    )
+    with pytest.raises(FloatingPointError, match=expected + r" kept\. .*lower clip_norm, which is 2, or warm up"):
+        fit(trainer, 9, **fitting)
+    assert int(trainer.progress.step) == 7
+    trainer.load_best()
     again = make_trainer(tmp_path)
-    fit(again, 2)
+    fit(again, 9)
     assert all(np.isfinite(value).all() for value in parts_state(again.model).values())
-    assert int(again.progress.step) == 2
 
 
 def test_divergence_by_learning_rate():
     model = make_model(dtype="float32")
     with pytest.raises(FloatingPointError, match=r"the loss is (nan|inf).*set clip_norm, such as 1, or warm up"):
-        fit(make_trainer(optimizer=keras.optimizers.SGD(1e38), model=model))
+        fit(make_trainer(optimizer=keras.optimizers.SGD(1e38), model=model, most_left_out=2))
+
+
+def test_a_checkpoint_from_before_a_divergence_stays(tmp_path, monkeypatch):
+    """However many are written while the loss, though finite, rises; and the advice to go on from it works."""
+    trainer = make_trainer(tmp_path, most_left_out=1)
+    loss_and_gradients = trainer.model.loss_and_gradients
+
+    def rising(*arguments):
+        result, step = loss_and_gradients(*arguments), int(trainer.progress.step) + 1
+        return result if step < 4 else replace(result, loss=result.loss * (math.nan if step > 8 else 100.0))
+
+    monkeypatch.setattr(trainer.model, "loss_and_gradients", rising)
+    with pytest.raises(FloatingPointError) as caught:
+        fit(trainer, 20, checkpoint_every=1)
+    checkpoints = tmp_path / "checkpoints"
+    kept = sorted(path.stem for path in checkpoints.glob("*.index"))
+    assert kept == ["ckpt-3", "ckpt-7", "ckpt-8"]
+    told = str(caught.value)
+    assert f"Checkpoint {checkpoints}/ckpt-3 is of before. To go on from that, delete {checkpoints}/ckpt-7.*" in told
+    for pattern in re.findall(r"(ckpt-\d+\.\*)", told):
+        for path in checkpoints.glob(pattern):
+            path.unlink()
+    again = make_trainer(tmp_path)
+    fit(again, 4, log_every=1)
+    assert [entry["step"] for entry in read_sessions(tmp_path / "run.json")] == [0, 3]
+
+
+@pytest.mark.parametrize("monitor", ["loss", "accuracy"])
+def test_an_absurd_validation_is_never_the_best(tmp_path, capsys, monkeypatch, monitor):
+    """Of a model that is far worse than one which has learned nothing."""
+    trainer = make_trainer(tmp_path, average=2)
+    valid = make_batches(trainer.model)
+    losses = trainer.model.losses
+
+    def lost(batch):
+        found = losses(batch)
+        return found if int(trainer.progress.step) == 2 else replace(found, loss=found.loss * 2e9)
+
+    monkeypatch.setattr(trainer.model, "losses", lost)
+    options = {"validation": valid, "validate_every": 1, "monitor": monitor}
+    fit(trainer, 3, progress=True, mode="min" if monitor == "loss" else "max", **options)
+    told = capsys.readouterr().err
+    assert told.count("far worse than before any training") == 2
+    assert told.count("the best so far") == 1
+    assert int(trainer.progress.best_step) == 2
+    assert trainer._records.candidates.steps == [2]
+
+
+def test_a_function_of_ones_own_may_find_any_loss():
+    """Which may be a sum, where that of the training is a mean."""
+    trainer = make_trainer()
+    fit(trainer, 2, validation=lambda _: {"loss": 2e9})
+    assert int(trainer.progress.best_step) == 2
+
+
+def test_a_full_disk(tmp_path, monkeypatch):
+    """One line; the last checkpoint stands, and the run goes on from there when there is room."""
+    trainer = make_trainer(tmp_path)
+
+    def fail(_self, path):
+        raise tf.errors.ResourceExhaustedError(None, None, f"{path}; No space left on device")
+
+    with monkeypatch.context() as patch:
+        fit(trainer, 2, checkpoint_every=2)
+        patch.setattr(tf.train.Checkpoint, "write", fail)
+        expected = r"ckpt-4 can't be written: No space left on device; free some space, and try again; .*ckpt-2 stands"
+        with pytest.raises(OSError, match=expected):
+            fit(trainer, 6, checkpoint_every=2)
+    again = make_trainer(tmp_path)
+    fit(again, 4)
+    assert [entry["step"] for entry in read_sessions(tmp_path / "run.json")] == [0, 2, 2]
 
 
 @pytest.mark.parametrize(
@@ -527,6 +640,7 @@ def test_divergence_by_learning_rate():
     [
         ({"clip_norm": -1.0}, "clip_norm is -1.0; expected a finite number, at least 0"),
         ({"clip_norm": math.nan}, "clip_norm is nan"),
+        ({"most_left_out": 0}, "most_left_out is 0; expected a finite number, at least 1"),
         ({"accumulate": 0}, "accumulate is 0; expected a finite number, at least 1"),
         ({"ema": 1.0}, "ema is 1.0; expected at least 0, for no moving average, and below 1"),
         ({"average": 2}, r"average = 2 keeps models on disk; give a run directory: Trainer\(\.\.\., run=\.\.\.\)"),
@@ -634,13 +748,3 @@ def test_state_does_not_depend_on_which_thread_comes_first():
         batch = next(iter(make_batches(model, mode="mixed")))
         losses.add(tuple(float(model.loss_and_gradients(batch).loss) for _ in range(4)))
     assert len(losses) == 1
-
-
-def test_losses_that_layers_add_are_told():
-    """Nothing of them reaches the gradients."""
-    layer = TinyEncoder(dtype="float64")
-    layer.dense.kernel_regularizer = keras.regularizers.L2(0.1)
-    model = make_model(encoder=layer)
-    trainer = s2s.Trainer(model, keras.optimizers.SGD(0.1))
-    with pytest.warns(UserWarning, match="part 'encoder' has losses that Keras's own fit would add"):
-        trainer.fit(make_batches(model), steps=1, progress=False)

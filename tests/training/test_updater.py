@@ -177,6 +177,26 @@ def test_sparse_gradients_equal_dense(name, clip_norm):
     np.testing.assert_allclose(norms, np.linalg.norm([[1.5, 2.25], [-3.0, 0.5]]), rtol=1e-6)
 
 
+@pytest.mark.parametrize("threads", [1, 9])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 1e30])
+@pytest.mark.parametrize("clip_norm", [0.0, CLIP])
+@pytest.mark.parametrize("name", ["Adam", "SGD", "Adadelta"])
+def test_what_is_not_finite_moves_nothing(name, clip_norm, bad, threads):
+    """Neither variables nor optimizers, those of Keras's `apply` among them. A norm beyond float32 isn't finite."""
+    variables = make_variables()
+    updater = make_updater(variables, OPTIMIZERS[name](0.05), clip_norm=clip_norm, threads=threads)
+    updater(make_gradients(0), 1)
+    state = [*flat(variables), *updater.optimizers["shared"].variables]
+    before = [variable.numpy() for variable in state]
+    gradients = make_gradients(1)
+    gradients["decoder"][1] *= bad
+    assert not math.isfinite(float(updater(gradients, 2)))
+    for variable, value in zip(state, before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value)
+    updater(make_gradients(2), 3)
+    assert int(updater.optimizers["shared"].iterations) == 2
+
+
 def test_none_leaves_a_variable_alone():
     """As without it in the model, weight decay included; later gradients find fresh moments."""
     variables = make_variables()

@@ -14,12 +14,14 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
-from corpora import command, configure, environment, seq2split, write_experiment
+from corpora import SETTINGS, command, configure, environment, seq2split, write_experiment
 from run_states import assert_same_state, contents, measured, measured_in, parts_state, scalars, state, texts
 
 from seq2split.config import ConfigError
 from seq2split.corpus.vocabulary import Vocabulary
+from seq2split.runs.directory import RunDirectory
 from seq2split.runs.history import read_history
+from seq2split.runs.sessions import read_sessions
 from seq2split.translation.experiment import Experiment
 from seq2split.translation.experiment_files import ExperimentFiles
 from seq2split.translation.translator import Translator
@@ -111,16 +113,18 @@ def test_settings_reach_the_trainer(experiment, tmp_path, monkeypatch):
     settings = {
         "clip_norm": 0.5, "accumulate": 2, "ema": 0.25, "average": 3, "average_of": '"last"', "steps": 7,
         "validate_every": 3, "criterion": '"loss"', "patience": 4, "checkpoint_every": 5, "log_every": 6,
+        "most_left_out": 8,
     }  # fmt: skip
     made = Experiment(configure(experiment, **{f"training__{key}": value for key, value in settings.items()}), tmp_path)
     trainer, given = made.trainer, {}
     assert (trainer._clip_norm, trainer._accumulate, trainer._moving._decay) == (0.5, 2, 0.25)
+    assert trainer._divergence._most == 8
     assert (trainer._records.candidates._count, trainer._records.candidates._choice) == (3, "last")
     monkeypatch.setattr(trainer, "fit", lambda batches, **options: given.update(options, batches=batches))
     made.train()
     assert given == {
         "batches": made.batches, "steps": 7, "validation": made.validation, "validate_every": 3, "monitor": "loss",
-        "mode": "min", "patience": 4, "checkpoint_every": 5, "log_every": 6, "callbacks": [],
+        "mode": "min", "patience": 4, "checkpoint_every": 5, "log_every": 6, "callbacks": [], "changed_batches": False,
     }  # fmt: skip
     assert made.batches.fingerprint()["seed"] == 3
 
@@ -199,10 +203,11 @@ def test_own_optimizers_may_change_their_rate(experiment, copied, capsys):
     files._config.write_text(files._config.read_text() + "")
     changed = files.freeze(configure(experiment, optimizer__learning_rate=0.5, training__steps=2))
     assert changed == ["optimizer.learning_rate"]
-    (copied / "checkpoints" / "checkpoint").unlink()
-    (copied / "best" / "checkpoint").unlink()
+    shutil.rmtree(copied / "checkpoints")
+    shutil.rmtree(copied / "best")
     files.freeze(configure(experiment, **own, training__steps=1))
-    (copied / "checkpoints" / "checkpoint").touch()
+    (copied / "best").mkdir()
+    (copied / "best" / "ckpt-1.index").touch()
     changed = files.freeze(configure(experiment, **own, optimizer__learning_rate=0.5, training__steps=2))
     assert changed == ["optimizer.learning_rate", "optimizer.encoder.learning_rate", "training.steps"]
 
@@ -220,6 +225,189 @@ def test_mistakes_can_be_mended_before_the_first_checkpoint(experiment, tmp_path
     assert len(made.translator.buckets["source"]) == 2
 
 
+WRONG_INPUTS = {
+    "no training corpus": ({"data__train_source": "none"}, "there is no file"),
+    "a folder for a corpus": ({"data__train_target": "."}, "can't read .*: Is a directory"),
+    "no validation corpus": ({"data__valid_target": "none"}, "there is no file"),
+    "another validation corpus": ({"data__valid_source": "train.source"}, "has 60 lines and .*valid.target has 6"),
+    "no vocabulary": ({"vocabulary__source_model": "none"}, "there is no vocabulary"),
+    "a wrong vocabulary": ({"vocabulary__source_model": "train.source"}, "is no SentencePiece model"),
+    "no architecture": ({"model__architecture": "none.py:make"}, "can't be imported: there is no file"),
+    "a huge model": ({"model__units": 2**20}, r"variables of at least [\d,]{5,} GiB, and this machine has \d+ GiB"),
+    "huge embeddings": ({"model__embedding": 2**20, "vocabulary__size": 2**20}, r"embeddings of 1048576\) have var"),
+    "a huge Transformer": (
+        {"model__architecture": "transformer", "model__units": 2**20, "model__embedding": 2**20},
+        "GiB",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_INPUTS)
+def test_wrong_inputs_are_found_before_a_run_begins(experiment, tmp_path, monkeypatch, case):
+    """No directory is made, and no vocabulary is trained."""
+    overrides, message = WRONG_INPUTS[case]
+    monkeypatch.chdir(experiment.parent)
+    monkeypatch.setattr(Vocabulary, "train", lambda *_: pytest.fail("trained a vocabulary"))
+    path = experiment.with_name("defaults.toml")
+    path.write_text(re.sub(r"(?s)\[model\].*?(?=\[)", "", SETTINGS))
+    with pytest.raises((ValueError, OSError), match=message):
+        Experiment(configure(path, **overrides), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_too_small_for_a_row_names_the_keys(experiment, tmp_path):
+    with pytest.raises(ValueError, match="a budget of 5 tokens holds not one row") as caught:
+        Experiment(configure(experiment, batches__tokens=5), tmp_path)
+    assert caught.value.__notes__ == ["The budget is batches.tokens, and the padded lengths are those of [buckets]."]
+
+
+# Another corpus
+
+
+@pytest.fixture(scope="module")
+def changeable(experiment, tmp_path_factory):
+    """A copy of the experiment, and a run of it of two steps."""
+    folder = tmp_path_factory.mktemp("changeable")
+    path = shutil.copytree(experiment.parent, folder / "data") / experiment.name
+    train(path, folder / "run", training__steps=2)
+    return path, folder / "run"
+
+
+@pytest.fixture
+def other_corpus(changeable, tmp_path):
+    """A copy of the experiment, whose corpus may be changed, and a run of it."""
+    path, run = changeable
+    before = contents(path.parent)
+    yield path, shutil.copytree(run, tmp_path / "changed")
+    for each, data in before.items():
+        each.write_bytes(data)
+
+
+CHANGES = {
+    "a pair removed": ("train", lambda lines: lines[1:], "rows 60 -> 59"),
+    "the validation": ("valid", lambda lines: lines[::-1], "validation digest"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_corpus(other_corpus, change):
+    """Is refused; going on with it is asked for by --changed-corpus, and recorded."""
+    (path, run), (split, harm, named) = other_corpus, CHANGES[change]
+    before = contents(run)
+    for side in ("source", "target"):
+        file = path.parent / f"{split}.{side}"
+        file.write_text("".join(line + "\n" for line in harm(file.read_text().splitlines())))
+    with pytest.raises(ValueError, match=rf"on other batches \(.*{named}.*--changed-corpus"):
+        train(path, run, training__steps=2)
+    assert contents(run) == before
+    made = Experiment(configure(path, training__steps=3), run, changed_corpus=True)
+    made.train()
+    assert int(made.trainer.progress.step) == 3
+    changed = read_sessions(run / "run.json")[-1]["changed"]
+    before, now = changed["validation" if split == "valid" else "digest"]
+    assert before != now
+    train(path, run, training__steps=3)
+
+
+def test_other_files_of_a_corpus(other_corpus, copied):
+    """With the same sentences they are another setting, which may change likewise."""
+    path, _ = other_corpus
+    with pytest.raises(ConfigError, match=r"data\.train_source.* \(another corpus may be given with --changed-corpus"):
+        Experiment(configure(path, training__steps=2), copied)
+    Experiment(configure(path, training__steps=2), copied, changed_corpus=True).train()
+    more = {f"data__{split}_source2": path.parent / f"{split}.source" for split in ("train", "valid")}
+    with pytest.raises(ConfigError, match=r"data\.train_source2"):
+        Experiment(configure(path, training__steps=2, **more), copied, changed_corpus=True)
+
+
+# Damaged and lost files
+
+
+HARMS = {
+    "lost": lambda path: path.unlink(),
+    "emptied": lambda path: path.write_bytes(b""),
+    "garbage": lambda path: path.write_bytes(b"\x00\xff{"),
+    "flipped": lambda path: path.write_bytes(bytes([*path.read_bytes()[:-3], path.read_bytes()[-3] ^ 1])),
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+@pytest.mark.parametrize("name", ["joint.model", "buckets.json", "config.toml", "files.sha256"])
+def test_a_damaged_file_is_made_again(experiment, copied, capsys, name, harm):
+    """Where that is certain, which is told; translating with it is an error, or tells it."""
+    whole = (copied / name).read_bytes()
+    HARMS[harm](copied / name)
+    if name in ("joint.model", "config.toml"):
+        with pytest.raises(ValueError, match=rf"{name} is.* Put back a copy of it; or start the training again"):
+            Translator.load(copied)
+    elif (name, harm) not in {("files.sha256", "lost"), ("files.sha256", "emptied")}:  # a run may have none
+        Translator.load(copied)
+        assert name in capsys.readouterr().err
+    made = train(experiment, copied, training__steps=2)
+    told = capsys.readouterr().err
+    assert int(made.trainer.progress.step) == 2
+    if name != "files.sha256":
+        assert f"{copied / name} is" in told
+        assert "again, and is the same" in told or "it is written again" in told
+    assert (copied / name).read_bytes() == whole
+
+
+def test_a_configuration_changed_by_hand(experiment, copied, capsys):
+    """Or by a flipped bit: who can tell. It is told."""
+    path = copied / "config.toml"
+    path.write_text(path.read_text().replace("beam = 5", "beam = 4"))
+    assert Translator.load(copied).search_options.beam == 4
+    assert (
+        "config.toml isn't what was written (its digest is another): it was changed by hand, or"
+        in capsys.readouterr().err
+    )
+    train(experiment, copied, training__steps=2)
+    told = capsys.readouterr().err
+    assert "config.toml isn't what was written (its digest is another): it is written again" in told
+    assert "changed in this run: search.beam" in told
+
+
+@pytest.mark.parametrize("harm", HARMS)
+@pytest.mark.parametrize("name", ["joint.model", "config.toml"])
+def test_a_damaged_file_is_no_other(other_corpus, name, harm):
+    """Of another corpus, or another configuration, nothing is made in place of what the run was trained with."""
+    path, run = other_corpus
+    HARMS[harm](run / name)
+    before = contents(run)
+    source = path.parent / "train.source"
+    source.write_text(source.read_text().replace("a", "b"))
+    with pytest.raises(ValueError, match=rf"{name} is.*put back a copy of "):
+        train(path, run, training__steps=2 if name == "joint.model" else 3)
+    assert contents(run) == before
+
+
+def test_buckets_are_known_by_the_batches_too(experiment, copied):
+    """Or by the corpus; where neither tells them for certain, it is an error."""
+    (copied / "buckets.json").unlink()
+    (copied / "batches.json").unlink()
+    with pytest.raises(ValueError, match=r"buckets\.json is missing\. Put back a copy"):
+        Translator.load(copied)
+    train(experiment, copied, training__steps=2)
+    (copied / "buckets.json").unlink()
+    (copied / "batches.json").unlink()
+    (copied / "files.sha256").unlink()
+    with pytest.raises(ValueError, match=r"can't be made again for certain: the corpus is another one, or its digest"):
+        train(experiment, copied, training__steps=2)
+
+
+def test_a_second_training_in_one_directory(experiment, copied):
+    """Is refused before it has written anything; with the lock in hand an experiment can be made and trained."""
+    run, before = RunDirectory(copied), contents(copied)
+    with run.lock.held():
+        with pytest.raises(BlockingIOError, match=r"is being trained by process \d+ on"):
+            Experiment(configure(experiment, search__beam=2), copied)
+        Translator.load(copied)
+        Experiment(configure(experiment, training__steps=3), run).train()
+    changed = {path.name for path, data in contents(copied).items() if before.get(path) != data}
+    assert "config.toml" in changed
+    assert "beam = 5" in (copied / "config.toml").read_text()
+
+
 # Overlong sentences
 
 
@@ -232,11 +420,13 @@ def overlong_counts(experiment, vocabulary):
 
 
 def test_overlong_is_an_error(experiment, tmp_path):
-    with pytest.raises(ValueError, match="4") as caught:
+    with pytest.raises(
+        ValueError, match=r"training corpus: \d+ of 60 source .* the last bucket of that side, 4;"
+    ) as caught:
         Experiment(configure(experiment, **LONG), tmp_path)
-    notes = " ".join(caught.value.__notes__)
-    assert "training corpus, source side" in notes
-    assert "data.overlong" in notes
+    found = re.search(r"the longest has 5: (.*), line (\d+)\. Raise .* or set data\.overlong to", str(caught.value))
+    assert found[1] == str(experiment.parent / "train.source")
+    assert len((experiment.parent / "train.source").read_text().splitlines()[int(found[2]) - 1].split()) == 4
 
 
 def test_overlong_in_the_validation_corpus(experiment, tmp_path):
@@ -244,9 +434,8 @@ def test_overlong_in_the_validation_corpus(experiment, tmp_path):
     source = experiment.parent / "valid.source"
     long = tmp_path / "valid.source"
     long.write_text(source.read_text().replace("\n", " a b c d e\n", 1))
-    with pytest.raises(ValueError, match=r"longer|exceed|pieces|bucket") as caught:
+    with pytest.raises(ValueError, match=rf"validation corpus: 1 of 6 source .* has 7: {long}, line 1\. Raise"):
         Experiment(configure(experiment, data__valid_source=long), tmp_path / "run")
-    assert "validation corpus, source side" in " ".join(caught.value.__notes__)
 
 
 def test_overlong_truncated_or_skipped(experiment, tmp_path, capsys):
@@ -354,7 +543,7 @@ def wait_first(moment, other, process):
         time.sleep(0.002)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_asked_to_stop(experiment, start, tmp_path, number):
     """It ends the step, saves, says how to go on, and exits with the shell's status of an interrupt."""
     process = start(tmp_path, "training.steps=100000", "training.checkpoint_every=10")
@@ -369,4 +558,4 @@ def test_asked_to_stop(experiment, start, tmp_path, number):
     assert saved.endswith(f"-{found[1]}")
     shutil.rmtree(tmp_path / "events")
     again = Experiment(configure(experiment, training__steps=100000, training__checkpoint_every=10), tmp_path)
-    assert f"{found[1]} steps are done" in again.trainer._records._checkpoints.restore()
+    assert f"{found[1]} steps are done" in again.trainer._records._checkpoints.restore()[0]

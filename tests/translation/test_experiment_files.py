@@ -24,7 +24,7 @@ def files(tmp_path):
 
 def write_checkpoint(files):
     files.run.latest.mkdir(parents=True)
-    (files.run.latest / "checkpoint").touch()
+    (files.run.latest / "ckpt-1.index").touch()
 
 
 def test_a_configuration_is_kept(experiment, files):
@@ -62,7 +62,7 @@ def test_before_the_first_checkpoint_everything_may_change(experiment, files):
     files.vocabularies(config, LINES)
     (files.path / "buckets.json").write_text("{}")
     files.freeze(configure(experiment, vocabulary__size=20))
-    assert [path.name for path in files.path.iterdir()] == ["config.toml"]
+    assert sorted(path.name for path in files.path.iterdir()) == ["config.toml", "files.sha256"]
 
 
 def test_vocabularies_are_made_once(experiment, files):

@@ -78,3 +78,33 @@ def test_alignment(drawn, tmp_path):
         assert panel.images[0].get_clim() == (0, 1)
     assert [label.get_text() for label in panels[0].get_yticklabels()] == ["x", "y", "z"]
     assert panels[0].get_ylim() == (2.5, -0.5), "the first piece stands above"
+
+
+@pytest.mark.parametrize("lacking", [{"tokens": None}, {"seconds": float("nan")}, {"seconds": -1.0}], ids=str)
+def test_an_entry_without_a_place(tmp_path, lacking):
+    entries = history(2, 60, 500)
+    entries[1] = {key: value for key, value in (entries[1] | lacking).items() if value is not None}
+    (key,) = lacking
+    with pytest.raises(ValueError, match=rf"entry 2 of the history of run mine, of step 1, has no {key} to draw it at"):
+        plot_curves({"mine": entries}, tmp_path / "curves.png")
+
+
+def test_a_picture_appears_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "curves.png"
+    path.write_bytes(b"old")
+
+    def fail(figure, file, **options):
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Figure, "savefig", fail)
+    with pytest.raises(KeyboardInterrupt):
+        plot_curves({"mine": history(2, 60, 500)}, path)
+    assert [each.read_bytes() for each in tmp_path.iterdir()] == [b"old"]
+
+
+def test_dollars_are_no_formulas(drawn, tmp_path):
+    plot_curves({"$\\x$": history(2, 60, 500)}, tmp_path / "curves.svg")
+    assert "<!-- $\\x$: best BLEU" in (tmp_path / "curves.svg").read_text()
+    plot_alignment(Alignment([["$$"]], ["$\\x$"], [np.ones([1, 1])]), tmp_path / "map.svg")
+    assert "<!-- $\\x$ -->" in (tmp_path / "map.svg").read_text()

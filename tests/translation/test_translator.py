@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import sacrebleu
+import sentencepiece
 import tensorflow as tf
 from corpora import WORDS, configure, write_experiment
 from run_states import assert_same_state, parts_state
 
-from seq2split.buckets import OverlongError, pad_rows
+from seq2split.buckets import Buckets, OverlongError, pad_rows
 from seq2split.search import BeamSearch, SearchOptions
 from seq2split.split.sequences import Sequences
 from seq2split.translation.evaluation import score
 from seq2split.translation.experiment import Experiment, prepare
 from seq2split.translation.experiment_files import ExperimentFiles
+from seq2split.translation.inputs import read_corpora
 from seq2split.translation.translator import Translator
+from seq2split.translation.validation import Validation
 
 SEED, SCALE = 8, 0.9  # of weights with which some translations end, and hardly two are equal
 GREEDY = SearchOptions(beam=1)
-LINES = ["a b c", "h", "", "d c b a", "g", "e f", "a b", "h g f e"]
+SIDES = ("source", "target")
+LINES = ["a b c", "h", "d", "d c b a", "g", "e f", "a b", "h g f e"]
 
 
 @pytest.fixture(scope="module")
@@ -29,14 +34,24 @@ def experiment(tmp_path_factory):
     return write_experiment(tmp_path_factory.mktemp("experiment"))
 
 
-def make_translator(experiment, folder, **overrides):
+def make_translator(experiment, folder, weights=SEED, **overrides):
     """A translator with large random weights, so that its translations differ and some of them end."""
-    _, translator = prepare(configure(experiment, **overrides), ExperimentFiles(folder))
-    random = np.random.default_rng(SEED)
+    config = configure(experiment, **overrides)
+    _, translator = prepare(config, ExperimentFiles(folder), read_corpora(config)["train"])
+    random = np.random.default_rng(weights)
     for part in translator.model.parts.values():
         for variable in part.part.trainable_variables:
             variable.assign(random.normal(size=variable.shape) * SCALE)
     return translator
+
+
+def train_vocabulary(experiment, path, **options):
+    """Write a SentencePiece model, with options that a configuration doesn't have, and return its path."""
+    lines, model = read_corpora(configure(experiment))["train"]["source"], io.BytesIO()
+    options = {"vocab_size": 20, "hard_vocab_limit": False, "minloglevel": 2} | options
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(lines), model_writer=model, **options)
+    path.write_bytes(model.getvalue())
+    return path
 
 
 def prepared(tmp_path_factory, experiment, **overrides):
@@ -164,6 +179,86 @@ def test_n_best(translator):
     assert translator.n_best(3, LINES, search=replace(translator.search_options, length_penalty=0.0))[0] != found
 
 
+def test_n_best_never_repeats_a_text(experiment, tmp_path):
+    """The same text may be cut in several ways, all of which a search finds; it goes on until there are others."""
+    translator, search = (
+        make_translator(experiment, tmp_path, weights=2, buckets__target="[3, 9]"),
+        SearchOptions(beam=5),
+    )
+    plain = BeamSearch(translator.model, ["encoder"], translator.decoder, eos=3, max_length=9)
+    distinct, more = 0, 0
+    for line, hypotheses in zip(LINES, plain(batch_of(translator, LINES), search, 3), strict=True):
+        texts = translator.vocabularies["target"].decode([each.pieces for each in hypotheses])
+        found = [each.text for each in translator.n_best(3, [line], search=search)[0][0]]
+        assert len(found) == len(set(found)) >= len(set(texts))
+        distinct, more = distinct + len(set(texts)), more + len(found)
+        assert found[0] == texts[0] == translator.translate([line], search=search)[0][0]
+    assert 1.3 * distinct < more
+
+
+@pytest.mark.parametrize("ratio", [0.0, 3.0])
+@pytest.mark.parametrize("blank", ["", " ", "  \t"])
+def test_an_empty_line_has_an_empty_translation(translator, ratio, blank):
+    """Whatever the search says of lengths, among others and alone, and as the only one."""
+    search = SearchOptions(beam=3, min_length_ratio=ratio)
+    lines = ["a b", blank, "c", blank]
+    found, admission = translator.n_best(3, lines, search=search)
+    assert [[*each] for each in found[1::2]] == [[("", 0.0)], [("", 0.0)]]
+    assert [found[0], found[2]] == translator.n_best(3, lines[::2], search=search)[0]
+    assert admission.skipped == 0
+    assert translator.translate([blank], search=search)[0] == [""]
+
+
+def test_one_line_for_one_line(experiment, tmp_path):
+    """A vocabulary that falls back to bytes has a piece for the newline, and others for what else ends lines."""
+    options = {"vocab_size": 275, "model_type": "bpe", "byte_fallback": True, "user_defined_symbols": ["\u2028"]}
+    given = train_vocabulary(experiment, tmp_path / "given.model", **options)
+    overrides = {"vocabulary__source_model": given, "buckets__target": 2}
+    translator = make_translator(experiment, tmp_path, **overrides)
+    vocabulary = translator.vocabularies["target"]
+    names = [*map(vocabulary.pieces, [[index] for index in range(vocabulary.size)])]
+    bias = np.full(vocabulary.size, -50.0)
+    bias[[names.index([name]) for name in ("<0x0A>", "<0x0D>", "\u2028", "▁a")]] = 50.0
+    translator.decoder.output_projection.bias.assign(bias)
+    translator.decoder.output_projection.kernel.assign(translator.decoder.output_projection.kernel * 0.01)
+    found, _ = translator.n_best(3, LINES)
+    texts = [each.text for best in found for each in best]
+    assert all(len(text.splitlines()) <= 1 for text in texts)
+    assert any("a" in text for text in texts)
+    validation = Validation(configure(experiment, **overrides), translator, read_corpora(translator.config)["valid"])
+    shown = validation.samples(translator, 2)
+    assert len(shown.splitlines()) == 2 * 3 + 1
+
+
+OTHERS = {
+    "t5": ({"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}, "pad", 0),
+    "no pad, unknown at zero": ({"byte_fallback": True, "model_type": "bpe", "vocab_size": 274}, "auto", 1),
+    "end at zero, no bos": ({"eos_id": 0, "unk_id": 1, "bos_id": -1, "model_type": "char"}, "auto", 0),
+    "words": ({"model_type": "word", "bos_id": 3, "unk_id": 0, "eos_id": 4}, "eos", 4),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_vocabularies_of_others(experiment, tmp_path, case):
+    """Whatever has the id 0, padding is never taken for it: losses and translations don't depend on the buckets."""
+    options, start, bos = OTHERS[case]
+    given = train_vocabulary(experiment, tmp_path / "given.model", **options)
+    overrides = {"vocabulary__source_model": given, "vocabulary__start": start, "buckets__target": "[12]"}
+    translator = make_translator(experiment, tmp_path, buckets__source="[12]", **overrides)
+    assert translator.decoder.bos == bos
+    other = Translator(translator.config, translator.vocabularies, {side: Buckets([5, 12]) for side in SIDES})
+    for name, variables in translator.parts.items():
+        for one, another in zip(other.parts[name], variables, strict=True):
+            one.assign(another)
+    lines = ["a b c", "h ☃", "", "☃", "d c b a"]
+    pairs = {side: translator.vocabularies[side].encode(lines) for side in SIDES}
+    np.testing.assert_allclose(translator.model.losses(pairs).loss, other.model.losses(pairs).loss, rtol=1e-5)
+    found, _ = translator.translate(lines)
+    assert found == other.translate(lines)[0]
+    assert found[2] == ""
+    assert any(found)
+
+
 def test_n_best_of_what_is_skipped(translator):
     lines = ["a b", " ".join(WORDS), "c"]
     found, _ = translator.n_best(2, lines, overlong="skip")
@@ -237,7 +332,9 @@ def test_overlong(translator):
     long = " ".join(WORDS[: longest + 2])
     fitting = " ".join(WORDS[: longest - 1])
     lines = ["a b", long, "c"]
-    with pytest.raises(OverlongError, match=str(longest)):
+    with pytest.raises(
+        OverlongError, match=rf"that side, {longest}; the longest has \d+: number 2 of source\. To tra.*skip"
+    ):
         translator.translate(lines)
     plain, _ = translator.translate(["a b", fitting, "c"])
     truncated, admission = translator.translate(lines, overlong="truncate")

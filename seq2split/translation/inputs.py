@@ -1,0 +1,63 @@
+"""The files that a configuration names: read and checked before anything is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from seq2split.config import Config
+from seq2split.corpus.admission import Provenance
+from seq2split.corpus.parallel_text import locate_line, read_parallel
+from seq2split.corpus.vocabulary import Vocabulary
+
+SPLITS = {"train": "training corpus", "valid": "validation corpus"}
+
+
+def read_corpora(config: Config) -> dict[str, dict[str, list[str]]]:
+    """Return the lines of each side of the training and of the validation corpus.
+
+    Raises:
+        OSError: A file can't be read.
+        ValueError: A file is no text, two files differ in lines, or a corpus is empty.
+    """
+    return {split: read_parallel(config.corpus(split)) for split in SPLITS}
+
+
+def check_vocabularies(config: Config) -> None:
+    """Check the vocabularies that are given.
+
+    Raises:
+        OSError: A file can't be read.
+        ValueError: A file is no SentencePiece model, or one without a piece that is needed.
+    """
+    for side in config.sides:
+        if path := getattr(config.vocabulary, f"{side}_model"):
+            try:
+                Vocabulary(path, config.vocabulary.start)
+            except (OSError, ValueError) as error:
+                error.add_note(f"It is what vocabulary.{side}_model names.")
+                raise
+
+
+def provenance(config: Config, split: str) -> Provenance:
+    """Return where a corpus of a configuration is from, for messages.
+
+    Args:
+        config: The configuration.
+        split: `train` or `valid`.
+    """
+    return Provenance(
+        SPLITS[split],
+        'Raise the last boundary of that side in [buckets], or set data.overlong to "truncate" or "skip"',
+        lambda side, row: locate_line(config.corpus(split)[side], row),
+    )
+
+
+@contextmanager
+def naming_keys() -> Iterator[None]:
+    """Say in an error about batches which keys of a configuration decide about them."""
+    try:
+        yield
+    except ValueError as error:
+        error.add_note("The budget is batches.tokens, and the padded lengths are those of [buckets].")
+        raise
