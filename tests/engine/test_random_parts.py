@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 from engine_subjects import Case, Subject
 from engine_trials import Trial, values, weighted_sum
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from seq2split.engine import Part, policies
@@ -331,6 +331,7 @@ def check_inference(subject: Trial) -> None:
 @settings(
     max_examples=EXAMPLES or 16,
     derandomize=not EXAMPLES,
+    phases=tuple(Phase) if EXAMPLES else (Phase.generate,),  # by hand failures are made smaller, which takes minutes
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
