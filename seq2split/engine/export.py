@@ -6,13 +6,14 @@ nests of what the function is called with.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import tensorflow as tf
 
 from seq2split.engine.part_graph import PartGraph
 from seq2split.engine.passes import PASSES, ForwardPass, InferencePass, LossPass, Pass
+from seq2split.engine.resources import find_resources
 from seq2split.engine.signature import differentiable, tensor_spec
 from seq2split.engine.variables import unwrapped
 
@@ -24,6 +25,7 @@ class Exported(tf.Module):
     """What is saved: functions of the nests that the part takes and returns.
 
     Args:
+        fn: The callable that they were traced from, which holds the lookup tables that it reads.
         graphs: The part graphs. `infer`, and `forward` unless `value_and_gradients` takes its place, are traced where
             they have not been.
 
@@ -36,18 +38,35 @@ class Exported(tf.Module):
         infer: Takes the inputs; returns the outputs.
         trained: The variables that get gradients, in the order of the gradients.
         read: All variables that the functions read or assign.
+        resources: The lookup tables that the functions read.
+
+    Raises:
+        ValueError: The functions read a resource that nothing is known to hold.
     """
 
-    def __init__(self, graphs: Sequence[PartGraph]):
+    def __init__(self, fn: Callable, graphs: Sequence[PartGraph]):
         super().__init__(name="part")
         for graph in graphs:
             graph.trace(*([] if LossPass in graph.passes else ["forward"]), "infer")
         self.trained = [unwrapped(variable) for variable in graphs[0].variables]
         found = {id(each): each for graph in graphs for traced in graph.passes.values() for each in traced.run.read}
         self.read = list(found.values())
+        self.resources = find_resources(fn)
+        self._check_resources(graphs)
         self._graphs = _Graphs(graphs)
         for kind in PASSES.values():
             self._add(kind, [graph for graph in graphs if kind in graph.passes])
+
+    def _check_resources(self, graphs: Sequence[PartGraph]) -> None:
+        known = {id(each.handle) for each in self.read} | {id(each.resource_handle) for each in self.resources}
+        functions = [each for graph in graphs for traced in graph.passes.values() for each in traced.functions]
+        for captured in (each for function in functions for each in function.concrete.captured_inputs):
+            if captured.dtype == tf.resource and not tf.is_symbolic_tensor(captured) and id(captured) not in known:
+                raise ValueError(
+                    f"part {graphs[0].name!r} reads a resource that isn't known to be held by it, such as a lookup "
+                    f"table: {captured}. Make it an attribute of the layer or tf.Module that is the part, so "
+                    "that it can be saved."
+                )
 
     def _add(self, kind: type[Pass], graphs: list[PartGraph]) -> None:
         """Add the function of a pass, with a trace for each part graph that has it."""

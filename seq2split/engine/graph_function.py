@@ -84,7 +84,8 @@ class GraphFunction:
 
     def within(self, flat: list[tf.Tensor]) -> list[tf.Tensor]:
         """Call it from whatever is being traced."""
-        return tf.raw_ops.StatefulPartitionedCall(args=flat + self._captured, Tout=self._dtypes, f=self._called)
+        results = tf.raw_ops.StatefulPartitionedCall(args=flat + self._captured, Tout=self._dtypes, f=self._called)
+        return results if self._dtypes else []  # without outputs an operation comes back
 
     def _run(self, flat: list[tf.Tensor]) -> list[tf.Tensor]:
         if not self._pauses:

@@ -151,7 +151,7 @@ class Part:
             path: A directory, which is created.
 
         Raises:
-            ValueError: No part graph has been built.
+            ValueError: No part graph has been built; or a lookup table is read that the callable isn't known to hold.
 
         Example:
             >>> import keras, tempfile, tensorflow as tf
@@ -168,7 +168,7 @@ class Part:
         graphs = self._held()
         if not graphs:
             raise ValueError(f"part {self.name!r} has no part graphs to export; build one for each bucket first.")
-        tf.saved_model.save(Exported(graphs), os.fspath(path))
+        tf.saved_model.save(Exported(self.fn, graphs), os.fspath(path))
 
     @property
     def compilations(self) -> int:

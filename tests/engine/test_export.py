@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 import textwrap
@@ -101,3 +102,81 @@ def test_every_kind_of_residual_is_exported(save, tmp_path):
 def test_a_part_without_graphs_is_not_exported(tmp_path):
     with pytest.raises(ValueError, match=r"part 'dense.*' has no part graphs to export; build one"):
         Part(keras.layers.Dense(2)).export(tmp_path / "part")
+
+
+# Lookup tables
+
+
+def table(path=None):
+    """Return a table of two words, from a file if one is given."""
+    if path is None:
+        made = tf.lookup.KeyValueTensorInitializer(tf.constant(["a", "b"]), tf.constant([1, 2], tf.int64))
+    else:
+        path.write_text("z\na\nb\n")
+        whole, line = tf.lookup.TextFileIndex.WHOLE_LINE, tf.lookup.TextFileIndex.LINE_NUMBER
+        made = tf.lookup.TextFileInitializer(str(path), tf.string, whole, tf.int64, line)
+    return tf.lookup.StaticHashTable(made, 0)
+
+
+class Looking(tf.Module):
+    def __init__(self, table):
+        super().__init__()
+        self.table, self.scale = table, tf.Variable(2.0)
+
+    def __call__(self, words):
+        return self.scale * tf.cast(self.table.lookup(words), tf.float32)
+
+
+class Hiding:
+    """Holds a table where nothing looks for one."""
+
+    def __init__(self):
+        self.tables = {"words": table()}
+
+    def __call__(self, words):
+        return self.tables["words"].lookup(words)
+
+
+def closing(path):
+    inner = table()
+    return lambda words: inner.lookup(words)
+
+
+def partial(path):
+    return functools.partial(lambda held, words: held.lookup(words), table())
+
+
+# What makes a callable that looks words up, and the ids of "a" and "b".
+LOOKING = {
+    "module": (lambda path: Looking(table()), [2.0, 4.0]),
+    "method": (lambda path: Looking(table()).__call__, [2.0, 4.0]),
+    "file": (lambda path: Looking(table(path)), [2.0, 4.0]),
+    "StringLookup": (lambda path: keras.layers.StringLookup(vocabulary=["a", "b"]), [1, 2]),
+    "TextVectorization": (lambda path: keras.layers.TextVectorization(vocabulary=["a", "b"]), [[2], [3]]),
+    "closure": (closing, [1, 2]),
+    "partial": (partial, [1, 2]),
+    "tf.function": (lambda path: tf.function(closing(path)), [1, 2]),
+}
+
+
+@pytest.mark.parametrize("name", LOOKING)
+def test_lookup_tables_are_exported(name, tmp_path):
+    """With the files that they are made from."""
+    make, expected = LOOKING[name]
+    words = tmp_path / "words"
+    part = Part(make(words), variables=[] if name in ("closure", "partial", "tf.function") else None)
+    graph = part.build(tf.TensorSpec([2], tf.string), trace=["infer"])
+    assert graph.infer(tf.constant(["a", "b"])).numpy().tolist() == expected
+    part.export(tmp_path / "exported")
+    words.unlink(missing_ok=True)
+    loaded = tf.saved_model.load(tmp_path / "exported")
+    assert loaded.infer(tf.constant(["a", "b"])).numpy().tolist() == expected
+
+
+def test_a_table_that_nobody_holds(tmp_path):
+    part = Part(Hiding(), name="words")
+    graph = part.build(tf.TensorSpec([2], tf.string), trace=["infer"])
+    assert graph.infer(tf.constant(["a", "b"])).numpy().tolist() == [1, 2]
+    with pytest.raises(ValueError, match="part 'words' reads a resource that isn't known to be held by it") as caught:
+        part.export(tmp_path)
+    assert "Make it an attribute of the layer or tf.Module" in str(caught.value)
