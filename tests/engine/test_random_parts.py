@@ -288,7 +288,7 @@ class Program:
 steps = st.sampled_from([4, 8, 6, 2, 1, 0]).flatmap(lambda count: st.lists(STEPS, min_size=count, max_size=count))
 programs = st.builds(Program, inputs, steps, outputs, st.booleans())
 saves = st.sampled_from(
-    [policies.needed, policies.inputs, policies.everything, policies.products, policies.budget(400, unknown=4)]
+    [policies.needed, policies.inputs, policies.everything, policies.products, policies.budget(800, unknown=4)]
 )
 
 
