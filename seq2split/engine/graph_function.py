@@ -17,8 +17,8 @@ class GraphFunction:
     With 150 tensors `ConcreteFunction.__call__` takes 1.1 ms, its `inference_fn` 0.20 ms, and the raw operation
     `StatefulPartitionedCall` 0.17 ms. But the raw operation's kernel stays when the function is dropped, with all that
     it holds (12 kB an operation), and it ignores `tf.config.optimizer`; so it's taken only where a Python function must
-    not be paused. And it passes by XLA: it looks at the attributes of the nodes that it finds in a function, not at those of the function; so an XLA
-    program is called from within another function.
+    not be paused. And it passes by XLA: it looks at the attributes of the nodes that it finds in a function, not at
+    those of the function; so an XLA program is called from within another function.
 
     Args:
         concrete: The function; made with `jit_compile=True`, XLA compiles it when it is first called.
