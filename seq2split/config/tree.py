@@ -63,7 +63,7 @@ def parse_file(path: Path) -> dict[str, Any]:
     """Return the TOML of a file; a `ConfigError` names the file, and the line, if it is none."""
     try:
         text = path.read_bytes().decode("utf-8-sig")  # an editor's byte order mark would be a puzzling syntax error
-        return tomllib.loads(text)
+        return _parse_toml(text)
     except OSError as error:
         mend = "give the path of a TOML file; data/default.toml is one that has every key"
         raise ConfigError(f"{path}: {error.strerror} (current directory {os.getcwd()}); {mend}") from None
@@ -76,6 +76,14 @@ def parse_file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: {_HUGE}") from None
 
 
+def _parse_toml(text: str) -> dict[str, Any]:
+    """Parse TOML; raise a `RecursionError` of what is nested too deep, be it lists, inline tables or dotted keys."""
+    if _DEEP.search(text):  # Python's reader takes minutes for a key of tens of thousands of parts
+        raise RecursionError
+    return tomllib.loads(text)
+
+
+_DEEP = re.compile(r"(?<![\w.-])(?:[\w-]++\.){500}")
 _HUGE = "an integer of thousands of digits, more than TOML has; write a smaller one"
 
 
@@ -104,7 +112,7 @@ def _override_keys(name: str) -> list[str]:
     if '"' not in name and "'" not in name:
         return [key.strip() for key in name.split(".")]
     try:
-        tree, keys = tomllib.loads(f"{name} = 0"), []
+        tree, keys = _parse_toml(f"{name} = 0"), []
     except ValueError:
         return [""]
     while tree:
@@ -116,7 +124,7 @@ def _override_keys(name: str) -> list[str]:
 def _parse_value(text: str) -> Any:
     """Return the TOML value that a text spells, or else the text."""
     try:
-        parsed = tomllib.loads(f"value = {text}")
+        parsed = _parse_toml(f"value = {text}")
     except tomllib.TOMLDecodeError:
         return text
     except ValueError:

@@ -30,6 +30,7 @@ from seq2split.translation.architectures import check_architecture
 from seq2split.translation.evaluation import score, score_by_length
 from seq2split.translation.experiment import Experiment, prepare
 from seq2split.translation.experiment_files import ExperimentFiles
+from seq2split.translation.inputs import read_inputs
 from seq2split.translation.inspection import inspect_model
 from seq2split.translation.plots import check_picture, plot_alignment, plot_curves
 from seq2split.translation.translator import Translation, Translator
@@ -43,8 +44,9 @@ def train(chosen: argparse.Namespace) -> None:
         config = _load(path, chosen.set)
         run = chosen.run or str(Path("runs", Path(path).stem))
         threads, directory = use_cores(), RunDirectory(run)
+        lines = read_inputs(config, directory.path)  # before the lock, which makes the directory
         with directory.lock.held():
-            experiment = Experiment(config, directory, threads, changed_corpus=chosen.changed_corpus)
+            experiment = Experiment(config, directory, threads, lines, changed_corpus=chosen.changed_corpus)
             experiment.train()
     if config.training.samples and experiment.validation.can_translate:
         print("\nTranslations by the best model:\n")

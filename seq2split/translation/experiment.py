@@ -12,9 +12,8 @@ from seq2split.corpus.admission import admit_corpus
 from seq2split.runs.directory import RunDirectory
 from seq2split.training import Callback, Trainer
 from seq2split.training.messages import say
-from seq2split.translation.architectures import check_architecture
 from seq2split.translation.experiment_files import ExperimentFiles
-from seq2split.translation.inputs import check_vocabularies, naming_keys, provenance, read_corpora
+from seq2split.translation.inputs import Lines, naming_keys, provenance, read_inputs
 from seq2split.translation.translator import Translator
 from seq2split.translation.validation import Validation
 
@@ -27,6 +26,7 @@ class Experiment:
         run: The run directory; a run that it holds is resumed. Whoever gives a `RunDirectory` may hold its lock from
             before the experiment is made until it is trained.
         threads: The number of threads that share the work; see `SplitModel`.
+        lines: What `read_inputs` returned, if the inputs have been read.
         changed_corpus: True to go on with other sentences than before, in the files that the configuration names or in
             others; what changed is recorded.
 
@@ -42,16 +42,19 @@ class Experiment:
     """
 
     def __init__(
-        self, config: Config, run: str | Path | RunDirectory, threads: int = 1, *, changed_corpus: bool = False
+        self,
+        config: Config,
+        run: str | Path | RunDirectory,
+        threads: int = 1,
+        lines: Lines | None = None,
+        *,
+        changed_corpus: bool = False,
     ):
         self._config, self._changed_corpus = config, changed_corpus
         self._files = ExperimentFiles(run)
-        check_architecture(config)
-        lines = read_corpora(config)
-        if not any(self._files.path.glob("*.model")):
-            check_vocabularies(config)
+        lines = lines or read_inputs(config, self._files.path)  # first: nothing is written for what can't begin
         with self._files.run.lock.held():
-            changed = self._files.freeze(config, changed_corpus)  # only now: for what can't begin nothing is made
+            changed = self._files.freeze(config, changed_corpus)
             if changed:
                 say(f"changed in this run: {', '.join(changed)}")
             corpus, self.translator = prepare(config, self._files, lines["train"], threads)

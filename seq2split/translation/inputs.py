@@ -4,32 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from seq2split.config import Config
 from seq2split.corpus.admission import Provenance
 from seq2split.corpus.parallel_text import locate_line, read_parallel
 from seq2split.corpus.vocabulary import Vocabulary
+from seq2split.translation.architectures import check_architecture
 
 SPLITS = {"train": "training corpus", "valid": "validation corpus"}
 
 
-def read_corpora(config: Config) -> dict[str, dict[str, list[str]]]:
-    """Return the lines of each side of the training and of the validation corpus.
+Lines = dict[str, dict[str, list[str]]]
+
+
+def read_inputs(config: Config, run: Path) -> Lines:
+    """Check all that a training reads, and return the text.
+
+    Args:
+        config: The configuration.
+        run: The run directory; it may be there.
+
+    Returns:
+        The lines of each side of the training and of the validation corpus.
 
     Raises:
         OSError: A file can't be read.
-        ValueError: A file is no text, two files differ in lines, or a corpus is empty.
+        ValueError: The architecture can't be made; or a file is no text, two files differ in lines, or a corpus is
+            empty; or a vocabulary that the run has no copy of is no SentencePiece model.
     """
-    return {split: read_parallel(config.corpus(split)) for split in SPLITS}
+    check_architecture(config)
+    lines = {split: read_parallel(config.corpus(split)) for split in SPLITS}
+    if not any(run.glob("*.model")):
+        _check_vocabularies(config)
+    return lines
 
 
-def check_vocabularies(config: Config) -> None:
-    """Check the vocabularies that are given.
-
-    Raises:
-        OSError: A file can't be read.
-        ValueError: A file is no SentencePiece model, or one without a piece that is needed.
-    """
+def _check_vocabularies(config: Config) -> None:
     for side in config.sides:
         if path := getattr(config.vocabulary, f"{side}_model"):
             try:

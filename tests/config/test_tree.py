@@ -65,6 +65,7 @@ def test_malformed_toml_names_file_and_line(tmp_path, content, line, expected):
     [
         ("x = " + "[" * 5000, "tables or lists in one another, too deep to be read"),
         ("[" + "a." * 5000 + "a]\nb = 1\n", "tables or lists in one another, too deep to be read"),
+        ("x = {" + "a." * 100_000 + "a = 1}\n", "tables or lists in one another, too deep to be read"),
         ("[model.options]\n" + "a." * 5000 + "a = 1\n", "tables or lists in one another, too deep to be read"),
         ("seed = " + "9" * 5000, "an integer of thousands of digits, more than TOML has"),
         ("[optimizer.groups.'a{99999999999}']\n", "no regular expression: the repetition number is too large"),

@@ -14,12 +14,12 @@ from corpora import WORDS, configure, write_experiment
 from run_states import assert_same_state, parts_state
 
 from seq2split.buckets import Buckets, OverlongError, pad_rows
+from seq2split.corpus.parallel_text import read_parallel
 from seq2split.search import BeamSearch, SearchOptions
 from seq2split.split.sequences import Sequences
 from seq2split.translation.evaluation import score
 from seq2split.translation.experiment import Experiment, prepare
 from seq2split.translation.experiment_files import ExperimentFiles
-from seq2split.translation.inputs import read_corpora
 from seq2split.translation.translator import Translator
 from seq2split.translation.validation import Validation
 
@@ -37,7 +37,7 @@ def experiment(tmp_path_factory):
 def make_translator(experiment, folder, weights=SEED, **overrides):
     """A translator with large random weights, so that its translations differ and some of them end."""
     config = configure(experiment, **overrides)
-    _, translator = prepare(config, ExperimentFiles(folder), read_corpora(config)["train"])
+    _, translator = prepare(config, ExperimentFiles(folder), read_parallel(config.corpus("train")))
     random = np.random.default_rng(weights)
     for part in translator.model.parts.values():
         for variable in part.part.trainable_variables:
@@ -47,7 +47,7 @@ def make_translator(experiment, folder, weights=SEED, **overrides):
 
 def train_vocabulary(experiment, path, **options):
     """Write a SentencePiece model, with options that a configuration doesn't have, and return its path."""
-    lines, model = read_corpora(configure(experiment))["train"]["source"], io.BytesIO()
+    lines, model = read_parallel(configure(experiment).corpus("train"))["source"], io.BytesIO()
     options = {"vocab_size": 20, "hard_vocab_limit": False, "minloglevel": 2} | options
     sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(lines), model_writer=model, **options)
     path.write_bytes(model.getvalue())
@@ -225,7 +225,9 @@ def test_one_line_for_one_line(experiment, tmp_path):
     texts = [each.text for best in found for each in best]
     assert all(len(text.splitlines()) <= 1 for text in texts)
     assert any("a" in text for text in texts)
-    validation = Validation(configure(experiment, **overrides), translator, read_corpora(translator.config)["valid"])
+    validation = Validation(
+        configure(experiment, **overrides), translator, read_parallel(translator.config.corpus("valid"))
+    )
     shown = validation.samples(translator, 2)
     assert len(shown.splitlines()) == 2 * 3 + 1
 
