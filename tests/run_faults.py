@@ -51,6 +51,7 @@ TOLD = {  # what may be another where this is told
     "average": "kept for the average",
     "best": "counts as the best so far",
 }
+OF_THE_BEST = ("progress/best", "progress/stale")
 LITTER = ("*_temp", "*.tempstate*", ".*.tmp")
 
 
@@ -271,6 +272,8 @@ class Trials:
         for name, values in found.items():
             others = [each for each in self._whole[name] if values.get(each) != self._whole[name][each]]
             others += values.keys() - self._whole[name].keys()
+            if TOLD["best"] in told:
+                others = [each for each in others if not str(each).startswith(OF_THE_BEST)]
             if others and not (name in TOLD and TOLD[name] in told):
                 return f"WRONG: {name} is another: {others[:5]}, {[values.get(each) for each in others[:3]]}"
         return "the same, and told so" if "damaged" in told or "written again" in told else "the same"
