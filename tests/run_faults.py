@@ -319,6 +319,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     chosen = parser.parse_args(arguments)
     counts: collections.Counter[str] = collections.Counter()
+
+    def note(found: str) -> None:
+        counts[found] += 1
+        print(found, flush=True)
+
     with tempfile.TemporaryDirectory() as folder:
         trials = Trials(Path(folder), SUBJECTS[chosen.subject](Path(folder)))
         draw = random.Random(chosen.seed)
@@ -327,11 +332,11 @@ def main(arguments: list[str] | None = None) -> int:
             random.seed(draw.random())
             kills, found = trials.kill()
             left -= kills
-            counts[f"{kills} kills: {found}"] += 1
+            note(f"{kills} kills: {found}")
         for name, trial, count in (("full", trials.fill, chosen.full), ("flip", trials.flip, chosen.flips)):
             for _ in range(count):
                 random.seed(draw.random())
-                counts[f"{name}: {trial()}"] += 1
+                note(f"{name}: {trial()}")
     for found, count in sorted(counts.items()):
         print(f"{count:4}  {found}")
     return int(any("WRONG" in found for found in counts))

@@ -522,7 +522,7 @@ def umlauts(run, tmp_path_factory):
     draw = random.Random(1)
     lines = [" ".join(draw.choices("äöüß☃𝄞éñ", k=6)) for _ in range(60)]
     Vocabulary.train(lines, copy / "joint.model", 21, "bpe")
-    (copy / "files.sha256").unlink()  # which tells that it was another
+    (copy / "files.sha256").unlink()  # it tells that the vocabulary is another
     return copy
 
 

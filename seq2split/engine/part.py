@@ -112,9 +112,9 @@ class Part:
             *specs: One nest of `tf.TensorSpec` for each positional argument of the part; dimensions may be unknown.
             trace: Which passes to trace now: `forward` (with its backward), `value_and_gradients`, `infer`. The others
                 are traced when they are first called.
-            jit_compile: True if XLA compiles each pass, when it is first called. It does so anew for each shape that an
-                unknown dimension takes, and for each value of an input that a shape depends on. Loops need a static
-                bound on their steps; what they leave for the backward is stacked.
+            jit_compile: True if XLA compiles each pass, in `PartGraph.compile` or when it is first called. It does so
+                anew for each shape that an unknown dimension takes, and for each value of an input that a shape depends
+                on. Loops need a static bound on their steps; what they leave for the backward is stacked.
 
         Returns:
             The part graph.

@@ -31,14 +31,19 @@ def test_the_decoder_reads_with_these_weights(attention):
         np.testing.assert_allclose(tf.reduce_sum(each, -1), np.ones([2, 3]), rtol=1e-12)
         assert not np.any(each[1, :, 2]), "padding"
     contexts = []
-    attend = decoder._attend
+    attending = decoder._attending
 
-    def attend_and_note(*inputs):
-        read, weights_read = attend(*inputs)
-        contexts.append(read)
-        return read, weights_read
+    def attending_with_notes(context):
+        attend = attending(context)
 
-    decoder._attend = attend_and_note
+        def attend_and_note(queries):
+            read, weights_read = attend(queries)
+            contexts.append(read)
+            return read, weights_read
+
+        return attend_and_note
+
+    decoder._attending = attending_with_notes
     decoder(*encoded, target)
     expected = tf.concat([each @ values for each, (values, _) in zip(weights, outputs, strict=True)], -1)
     np.testing.assert_allclose(tf.concat(contexts, 1), expected, rtol=1e-10)
