@@ -122,11 +122,12 @@ def _finish_loss(axis: Axes) -> None:
     """A logarithmic axis: the first losses are many times the last, whose differences are what one looks for."""
     from matplotlib.ticker import LogLocator
 
-    axis.set_yscale("log")
-    low, high = axis.get_ylim()
-    axis.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if high < 30 * low else (1, 3)))
-    axis.yaxis.set_major_formatter("{x:g}")
-    axis.yaxis.set_minor_formatter("")
+    if any(0 < loss < math.inf for line in axis.get_lines() for loss in line.get_ydata()):
+        axis.set_yscale("log")
+        low, high = axis.get_ylim()
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if high < 30 * low else (1, 3)))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("")
     axis.set_ylabel("Negative log-likelihood\nof a target piece, nats")
     axis.set_title("faint: training, with dropout; marked: validation", fontsize=9, loc="left")
 

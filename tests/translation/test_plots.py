@@ -67,6 +67,12 @@ def test_a_run_without_validations(drawn, tmp_path):
     assert drawn[0].axes[2].get_xlabel().endswith("seconds")
 
 
+@pytest.mark.parametrize("loss", [0.0, -1.0, float("nan"), float("inf")])
+def test_losses_that_have_no_logarithm(drawn, tmp_path, loss):
+    plot_curves({"odd": [{"step": 1, "seconds": 0.5, "tokens": 10, "nll": loss}]}, tmp_path / "curves.png")
+    assert drawn[0].axes[0].get_yscale() == "linear"
+
+
 def test_alignment(drawn, tmp_path):
     """A panel for each source; the target's pieces stand beside the first."""
     weights = [np.array([[0.75, 0.25], [0.5, 0.5], [0.4, 0.6]]), np.full([3, 1], 0.9)]
