@@ -103,7 +103,7 @@ def check_architecture(config: Config) -> None:
         find_architecture(model.architecture)
     elif (needed := 4 * _least_parameters(config)) > (memory := memory_bytes()):
         raise ValueError(
-            f"the layers that [model] describes (architecture {model.architecture}, {model.units} units, "
+            f"the layers that [model] describes ({model.architecture}, model.units = {model.units}, "
             f"{model.encoder_layers} + {model.decoder_layers} layers, embeddings of {model.embedding}) have variables "
             f"of at least {needed / 2**30:,.0f} GiB, and this machine has {memory / 2**30:,.0f} GiB of memory: lower "
             "these sizes or vocabulary.size."
