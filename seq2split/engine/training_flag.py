@@ -64,7 +64,7 @@ def _find(fn: Callable) -> tuple[str | None, bool]:
         for keyword in KEYWORDS:
             if keyword in parameters and parameters[keyword].kind is not inspect.Parameter.POSITIONAL_ONLY:
                 return keyword, certain
-    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in own.values()):
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in seen.values()):
         return KEYWORDS[0], False
     return None, True
 

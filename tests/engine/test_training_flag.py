@@ -19,6 +19,10 @@ def with_argument(x, training=False):
     return dropout(x, training=training)
 
 
+def without_argument(x):
+    return dropout(x)
+
+
 def with_another_word(x, is_training):
     return dropout(x, training=is_training)
 
@@ -84,8 +88,9 @@ LEARNS = {
     "partial of a wrapper": functools.partial(wrapped(Older())),
 }
 NEVER = {
-    "function without it": lambda x: dropout(x),
+    "function without it": without_argument,
     "positional alone": positional,
+    "wrapper of a function without it": wrapped(without_argument),
     "partial that has decided": functools.partial(with_argument, training=False),
 }
 TRIED = {
