@@ -35,7 +35,7 @@ from seq2split.translation.experiment_files import ExperimentFiles
 from seq2split.translation.made_files import MadeFiles
 from seq2split.translation.plots import plot_curves
 
-EXAMPLES = int(os.environ.get("SEQ2SPLIT_FUZZ", "60"))
+EXAMPLES = int(os.environ.get("SEQ2SPLIT_FUZZ", "30"))
 CLEAR = ValueError, OSError, ImportError  # what the command line prints and ends with, rather than with a traceback
 SECONDS = 30  # of a machine that is busy
 

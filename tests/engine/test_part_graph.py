@@ -180,7 +180,7 @@ ERRORS = {
     "no scalar cotangent": (
         lambda: loss_graph().value_and_gradients(tf.ones(2), loss_ct=[1.0, 2.0]),
         ValueError,
-        ["'encoder'", "loss_ct of shape [2]", "expected a scalar", "Reduce it"],
+        ["'encoder'", "a cotangent of shape [2]", "expected a scalar", "Reduce it"],
     ),
 }
 

@@ -11,7 +11,7 @@ SCRIPT = Path(__file__).parents[1] / "run_faults.py"
 
 def test_nothing_is_lost_but_what_is_told():
     """In a process of its own, which forks those that are harmed before TensorFlow has begun to compute."""
-    command = [sys.executable, str(SCRIPT), "--kills", "1", "--full", "1", "--flips", "3"]
+    command = [sys.executable, str(SCRIPT), "--kills", "1", "--full", "1", "--flips", "1"]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "the same" in done.stdout
