@@ -45,7 +45,7 @@ def test_command_line():
 
 def test_speech():
     """Digits that are guessed without the frames are right in a tenth, their ends at most in all."""
-    printed = run("speech", "--steps", "150")
+    printed = run("speech", "--steps", "100")
     assert number(r"accuracy ([\d.]+)", printed) > 0.6
     assert "7 part graphs for 12 pairs" in printed
 
