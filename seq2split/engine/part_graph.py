@@ -18,6 +18,7 @@ import weakref
 from contextlib import nullcontext
 from typing import Any, TypeVar
 
+import numpy as np
 import tensorflow as tf
 
 from seq2split.common.choices import check_choice
@@ -243,7 +244,7 @@ class PartGraph:
                     function.compile()
 
     def _scalar(self, loss_ct: float | tf.Tensor) -> tf.Tensor:
-        scalar = tf.cast(loss_ct if tf.is_tensor(loss_ct) else tf.constant(loss_ct, tf.float64), tf.float64)
+        scalar = tf.cast(loss_ct if tf.is_tensor(loss_ct) else tf.constant(np.array(loss_ct), tf.float64), tf.float64)
         if scalar.shape.rank != 0:
             raise ValueError(
                 f"{self}: value_and_gradients was given a cotangent of shape {scalar.shape.as_list()}; expected a "

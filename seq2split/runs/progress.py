@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -43,7 +44,7 @@ class Progress(tf.Module):
         """
         self.step.assign_add(1)
         self.tokens.assign_add(tokens)
-        self.seconds.assign_add(seconds)
+        self.seconds.assign_add(np.array(seconds))  # TensorFlow would cache a Python number for ever, 0.7 kB each
         self.epoch.assign(epoch)
         self.index.assign(index)
 

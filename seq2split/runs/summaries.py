@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
 from seq2split.common.files import explain_failure
@@ -40,7 +41,7 @@ class SummaryWriter:
         """
         with self._explained():
             for name, value in values.items():
-                self._write(name, tf.constant(value, tf.float32), step, "scalars", _SCALAR)
+                self._write(name, tf.constant(np.array(value), tf.float32), step, "scalars", _SCALAR)
             self._writer.flush()
 
     def text(self, step: int, name: str, text: str) -> None:

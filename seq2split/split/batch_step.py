@@ -107,7 +107,9 @@ class BatchStep:
         """Return what the parts with losses returned, summed over the groups and divided by their weights."""
         means = {name: self._mean(name, weights[name]) for name in self._wiring.losses}
         shares = [(added, self._share(name, at)) for name in self._added for at, added in enumerate(self._added[name])]
-        return collect_losses(means, weights, [added * tf.constant(share, added.dtype) for added, share in shares])
+        return collect_losses(
+            means, weights, [added * tf.constant(np.array(share), added.dtype) for added, share in shares]
+        )
 
     def gradients(self, frozen: Collection[str]) -> dict[str, list]:
         """Return the gradients of each part; those of frozen ones are `None`."""
@@ -184,7 +186,7 @@ class BatchStep:
         outputs_ct = tf.nest.pack_sequence_as(outputs, [add_up(cotangents) for cotangents in flat])
         if name not in self._added:
             return outputs_ct
-        return WithLosses(outputs_ct, tf.constant(self._share(name, index), self._added[name][index].dtype))
+        return WithLosses(outputs_ct, tf.constant(np.array(self._share(name, index)), self._added[name][index].dtype))
 
     def _route(self, source: str, target: str) -> list[Route]:
         """Return the routes from one part's groups to another's, either way."""
