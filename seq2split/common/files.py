@@ -40,7 +40,8 @@ def doing(what: str, path: str | os.PathLike) -> Iterator[None]:
     except OSError as error:
         if error.strerror is None:
             raise
-        told = type(error)(f"can't {what} {os.fspath(path)}: {explain_failure(error)}")
+        reason = explain_failure(error) if what == "write" else error.strerror  # the mends are those of writing
+        told = type(error)(f"can't {what} {os.fspath(path)}: {reason}")
         told.errno = error.errno
         raise told from error
 

@@ -43,10 +43,11 @@ class Progress(tf.Module):
             seconds: The seconds that it took.
         """
         self.step.assign_add(1)
-        self.tokens.assign_add(tokens)
-        self.seconds.assign_add(np.array(seconds))  # TensorFlow would cache a Python number for ever, 0.7 kB each
-        self.epoch.assign(epoch)
-        self.index.assign(index)
+        # As arrays: TensorFlow caches each Python number that it is given for ever, 0.7 kB each.
+        self.tokens.assign_add(np.array(tokens))
+        self.seconds.assign_add(np.array(seconds))
+        self.epoch.assign(np.array(epoch))
+        self.index.assign(np.array(index))
 
     def judge(self, figure: float) -> bool:
         """Note a validation's figure, and return whether it is the best so far; one that isn't finite never is."""

@@ -176,14 +176,16 @@ class SplitModel:
         """
         self._wiring.check_names(frozen, "to freeze")
         step = self._step(batch, self._wiring.parts)
-        own = step.weights()
-        weights = own if weights is None else dict(weights)
+        is_shared = weights is not None
+        weights = dict(weights) if is_shared else step.weights()
         if weights.keys() != set(self._wiring.losses) or min(weights.values()) <= 0:
             raise ValueError(
                 f"loss_and_gradients was given the weights {weights}; expected a positive number for each of the parts "
                 f"with losses, {self._wiring.losses}."
             )
-        step.fraction = own[self._wiring.losses[0]] / weights[self._wiring.losses[0]]
+        if is_shared and self._wiring.adding:
+            first = self._wiring.losses[0]
+            step.fraction = step.weights()[first] / weights[first]
         for name in self._wiring.inner:
             step.forward(name)
         for name in self._wiring.losses:

@@ -119,6 +119,11 @@ class Wiring:
                     f"the fields {sorted(set(self.fields.values()))}. Rename it, or leave it out."
                 )
 
+    @property
+    def adding(self) -> list[str]:
+        """The names of the parts to whose outputs the losses that their layers add join."""
+        return [name for name, part in self.parts.items() if part.part.losses]
+
     def check_added_losses(self, *, filler: bool) -> None:
         """Check that the losses that layers add can join as the unsplit model would have them.
 
@@ -128,14 +133,13 @@ class Wiring:
         Raises:
             ValueError: Filler rows would add losses, or the regularizer of a variable would count in two parts.
         """
-        adding = [name for name, part in self.parts.items() if part.part.losses]
-        if adding and filler:
+        if self.adding and filler:
             raise ValueError(
-                f"part {adding[0]!r} has losses=True, to which filler rows would add theirs; let groups have as many "
-                "rows as they have: row_multiple=1, and no jit_compile."
+                f"part {self.adding[0]!r} has losses=True, to which filler rows would add theirs; let groups have as "
+                "many rows as they have: row_multiple=1, and no jit_compile."
             )
         seen: dict[int, str] = {}
-        for name in adding:
+        for name in self.adding if len(self.adding) > 1 else ():
             for variable in self.parts[name].part.trainable_variables:
                 if getattr(variable, "regularizer", None) and seen.setdefault(id(variable), name) != name:
                     raise ValueError(

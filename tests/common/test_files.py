@@ -88,6 +88,13 @@ def test_the_number_of_an_error_stays():
     assert (str(caught.value), caught.value.errno) == ("can't read /: Is a directory", 21)
 
 
+@pytest.mark.parametrize(("what", "mend"), [("read", ""), ("write", "; make it writable, and try again")])
+def test_only_what_is_written_is_to_be_made_writable(what, mend):
+    with pytest.raises(PermissionError) as caught, doing(what, "x"):
+        raise PermissionError(13, "Permission denied")
+    assert str(caught.value) == f"can't {what} x: Permission denied{mend}"
+
+
 def test_an_error_that_says_more_stays():
     with pytest.raises(FileNotFoundError, match="there is none; make one"), doing("read", "/"):
         raise FileNotFoundError("there is none; make one")
