@@ -42,7 +42,7 @@ class Part:
             and cotangents are copied there.
 
     Raises:
-        TypeError: `fn` is not callable.
+        TypeError: `fn` is not callable; or with `losses` it belongs to no Keras layer.
         ValueError: There is no save policy of that name.
 
     Example:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from seq2split.engine.added_losses import WithLosses, added_losses, names_of_adding, total
@@ -33,7 +34,7 @@ class PartFunction:
         is_settled: True once a trace has succeeded. From then on the callable may create no variables.
 
     Raises:
-        TypeError: `fn` is not callable.
+        TypeError: `fn` is not callable; or losses are to be added, and it belongs to no Keras layer.
     """
 
     def __init__(self, fn: Callable, variables: Iterable | None, name: str | None, adds_losses: bool = False):
@@ -46,6 +47,12 @@ class PartFunction:
         self._has_created = False
         self._given = None if variables is None else list(variables)
         self._owner = fn if hasattr(fn, "trainable_variables") else getattr(fn, "__self__", None)
+        if adds_losses and not isinstance(self._owner, keras.Layer):
+            raise TypeError(
+                f"part {self.name!r}: losses=True takes a Keras layer or model, or a method of one, which know "
+                f"what their layers add; it was given {fn!r}. Put what it calls into a layer, or add the losses to what it "
+                "returns."
+            )
         self.adds_losses = adds_losses
         self._has_warned = False
         self._flag = TrainingFlag(fn, self.name)
@@ -75,8 +82,8 @@ class PartFunction:
         losses = added_losses(self._owner)
         if self.adds_losses:
             return WithLosses(outputs, total(losses))
-        if losses and training:
-            self._warn_of_losses()
+        if training and not self._has_warned:
+            self._warn_of_losses(names_of_adding(self._owner) if losses else self._regularized())
         return outputs
 
     def is_to_call_again(self, error: TypeError) -> bool:
@@ -121,13 +128,17 @@ class PartFunction:
                 "freezes them all. Or let a layer own them: what add_weight makes, and layers that are attributes."
             )
 
-    def _warn_of_losses(self) -> None:
-        if not self._has_warned:
+    def _regularized(self) -> list[str]:
+        """Return the paths of the given variables that have a regularizer, which nobody adds for a function."""
+        return [each.path for each in self._given or () if getattr(each, "regularizer", None)]
+
+    def _warn_of_losses(self, names: list[str]) -> None:
+        if names:
             self._has_warned = True
             warnings.warn(
                 f"part {self.name!r}: layers add losses that Keras's own fit would add to the loss (add_loss, "
-                f"regularizers): {', '.join(names_of_adding(self._owner))}. They are left out of its loss and "
-                "gradients. Have them join with Part(layer, losses=True), or take them out of the layers.",
+                f"regularizers): {', '.join(names)}. They are left out of its loss and gradients. Have them join with "
+                "Part(layer, losses=True), or take them out of the layers.",
                 stacklevel=2,
             )
 

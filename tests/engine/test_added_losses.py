@@ -150,14 +150,37 @@ def test_left_out_with_a_warning_that_names_the_layers(name):
     graph.backward(residuals, tf.ones([2, 3], tf.float64))
 
 
-@pytest.mark.parametrize("fn", [dense(), lambda x: x], ids=["layer", "function"])
-def test_nothing_to_add(fn):
+def test_nothing_to_add():
     with warnings.catch_warnings(action="error"):
-        Part(fn).build(spec)
-        graph = Part(fn, losses=True).build(spec)
+        Part(dense()).build(spec)
+        Part(lambda x: x).build(spec)
+        graph = Part(dense(), losses=True).build(spec)
     (_, losses), residuals = graph.forward(X)
     assert float(losses) == 0
-    graph.backward(residuals, WithLosses(X[:, :3] if isinstance(fn, keras.Layer) else X, tf.ones_like(losses)))
+    graph.backward(residuals, WithLosses(X[:, :3], tf.ones_like(losses)))
+
+
+class Module(tf.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = dense(kernel_regularizer="l2")
+
+    def __call__(self, x):
+        return self.layer(x)
+
+
+@pytest.mark.parametrize("fn", [lambda x: x, Module()], ids=["function", "module"])
+def test_what_is_no_layer_can_not_tell_what_it_adds(fn):
+    """Nothing would join, and no word be said."""
+    with pytest.raises(TypeError, match="part 'encoder': losses=True takes a Keras layer or model, or a method of one"):
+        Part(fn, losses=True, name="encoder")
+
+
+def test_regularizers_of_variables_that_a_function_names_are_told():
+    layer = dense(kernel_regularizer="l2")
+    layer(X)
+    with pytest.warns(UserWarning, match=r"part 'encoder': layers add losses .*: inner/kernel\. They are left out"):
+        Part(lambda x: layer(x), variables=layer.trainable_variables, name="encoder").build(spec)
 
 
 def test_another_method_of_the_same_model_adds_its_own():
