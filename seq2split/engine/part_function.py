@@ -50,8 +50,8 @@ class PartFunction:
         if adds_losses and not isinstance(self._owner, keras.Layer):
             raise TypeError(
                 f"part {self.name!r}: losses=True takes a Keras layer or model, or a method of one, which know "
-                f"what their layers add; it was given {fn!r}. Put what it calls into a layer, or add the losses to what it "
-                "returns."
+                f"what their layers add; it was given {fn!r}. Put what it calls into a layer, or add the losses to what "
+                "it returns."
             )
         self.adds_losses = adds_losses
         self._has_warned = False
@@ -129,7 +129,7 @@ class PartFunction:
             )
 
     def _regularized(self) -> list[str]:
-        """Return the paths of the given variables that have a regularizer, which nobody adds for a function."""
+        """Return the paths of the given variables with regularizers, which nobody adds for a function."""
         return [each.path for each in self._given or () if getattr(each, "regularizer", None)]
 
     def _warn_of_losses(self, names: list[str]) -> None:
