@@ -49,8 +49,8 @@ class PartFunction:
         self._owner = fn if hasattr(fn, "trainable_variables") else getattr(fn, "__self__", None)
         if adds_losses and not isinstance(self._owner, keras.Layer):
             raise TypeError(
-                f"part {self.name!r}: losses=True takes a Keras layer or model, or a method of one, which know "
-                f"what their layers add; it was given {fn!r}. Put what it calls into a layer, or add the losses to what "
+                f"part {self.name!r}: losses=True takes a Keras layer or model, or a method of one, which know what "
+                f"their layers add; it was given {fn!r}. Put what it calls into a layer, or add the losses to what "
                 "it returns."
             )
         self.adds_losses = adds_losses
