@@ -45,16 +45,20 @@ class Progress(tf.Module):
         self.step.assign_add(1)
         # As arrays: TensorFlow caches each Python number that it is given for ever, 0.7 kB each.
         self.tokens.assign_add(np.array(tokens))
-        self.seconds.assign_add(np.array(seconds))
+        self.count_seconds(seconds)
         self.epoch.assign(np.array(epoch))
         self.index.assign(np.array(index))
+
+    def count_seconds(self, seconds: float) -> None:
+        """Note the seconds of an update or a validation."""
+        self.seconds.assign_add(np.array(seconds))
 
     def judge(self, figure: float) -> bool:
         """Note a validation's figure, and return whether it is the best so far; one that isn't finite never is."""
         better = math.isfinite(figure) and figure > float(self.best)
         self.stale.assign(0 if better else self.stale + 1)
         if better:
-            self.best.assign(figure)
+            self.best.assign(np.array(figure))
             self.best_step.assign(self.step)
         return better
 

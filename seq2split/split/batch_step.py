@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -204,7 +204,7 @@ class BatchStep:
                 f"part {name!r} returns a value of shape {wrong[0].shape.as_list()} beside its loss; what is reported "
                 "of a batch are scalars, summed alike. Reduce it, or let the part return it in a model of its own."
             )
-        return tf.nest.map_structure(lambda *sums: tf.add_n([*map(_floating, sums)]) / weight, *self._outputs[name])
+        return tf.nest.map_structure(lambda *sums: _divided(sums, weight), *self._outputs[name])
 
     def _weight(self, name: str) -> float:
         weight = self._wiring.parts[name].weight
@@ -241,5 +241,6 @@ class BatchStep:
         return self._grouping.groups(name, padded, order)
 
 
-def _floating(total: tf.Tensor) -> tf.Tensor:
-    return total if total.dtype.is_floating else tf.cast(total, tf.float32)
+def _divided(sums: Sequence[tf.Tensor], weight: float) -> tf.Tensor:
+    total = tf.add_n([each if each.dtype.is_floating else tf.cast(each, tf.float32) for each in sums])
+    return total / tf.constant(np.array(weight), total.dtype)  # as an array, since each batch may have its own

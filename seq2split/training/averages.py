@@ -176,7 +176,8 @@ class MovingAverage:
             step: The step of the training, counted from 1. Step n leaves at most n / (n + 9) of the average.
         """
         if self.values:
-            self._move(tf.constant(1.0 - min(self._decay, step / (step + 9.0))))
+            share = 1.0 - min(self._decay, step / (step + 9.0))
+            self._move(tf.constant(np.float32(share)))  # a Python number would be cached for ever
 
     @contextmanager
     def applied(self) -> Iterator[None]:

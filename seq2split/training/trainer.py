@@ -188,7 +188,7 @@ class Trainer:
                 if self._validate and (step % validate_every == 0 or step == self._steps):
                     with self._moving.applied():
                         better = self._judge(self._validate(self.model))
-                    self.progress.seconds.assign_add(meter.skip())
+                    self.progress.count_seconds(meter.skip())
                 if step % checkpoint_every == 0 or better or self._finished() or asked:
                     self._save(meter)
                     if better:
