@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from seq2split.config.architectures import BUILT_IN
 from seq2split.config.values import (
+    AUTO,
     Architecture,
     Count,
     CountOrZero,
@@ -31,6 +32,7 @@ Layers = Annotated[int, Range(at_least=1, at_most=1000)]
 Tokens = Annotated[int, Range(at_least=1, at_most=10**9)]
 Batches = Annotated[int, Range(at_least=1, at_most=2**16)]
 Rows = Annotated[int, Range(at_least=1, at_most=2**16)]
+Overhead = Annotated[int, Range(at_least=0, at_most=2**16)]
 Beam = Annotated[int, Range(at_least=1, at_most=LARGEST_BEAM)]
 Penalty = Annotated[float, Range(at_least=0, at_most=LARGEST["length_penalty"])]
 Coverage = Annotated[float, Range(at_least=0, at_most=LARGEST["coverage"])]
@@ -67,11 +69,11 @@ class VocabularyConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class BucketsConfig:
-    """The buckets of each side: a count, fitted to the corpus for least padding, or the boundaries themselves."""
+    """The buckets of each side: as many as pay, or a count, fitted to the corpus for least padding; or boundaries."""
 
-    source: Lengths = 6
-    source2: Lengths = 6
-    target: Lengths = 6
+    source: Lengths = AUTO
+    source2: Lengths = AUTO
+    target: Lengths = AUTO
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +83,7 @@ class BatchesConfig:
     mode: Literal["homogeneous", "mixed"] = "homogeneous"
     tokens: Tokens = 4096
     row_multiple: Rows = 8
+    group_overhead: Overhead = 8
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,7 +41,8 @@ PATH = "path"  # marks a string that is a path: made absolute on load
 Files = Annotated[tuple[str, ...], PATH]
 OptionalFiles = Annotated[tuple[str, ...] | tuple[()], PATH]
 OptionalFile = Annotated[str, PATH]
-Lengths = int | tuple[int, ...]
+AUTO = "auto"  # a number of buckets that is chosen
+Lengths = Literal["auto"] | int | tuple[int, ...]
 LARGEST = 10**12  # what counts steps and the like fits into 64 bits, and its sums too
 LONGEST = 2**20  # no padded length is above it
 Count = Annotated[int, Range(at_least=1)]
@@ -66,6 +67,8 @@ def _are_files_or_none(value: Any) -> bool:
 
 
 def _are_lengths(value: Any) -> bool:
+    if value == AUTO:
+        return True
     lengths = value if isinstance(value, list) else [value]
     positive = len(lengths) > 0 and all(type(length) is int and 0 < length <= LONGEST for length in lengths)
     return positive and all(a < b for a, b in itertools.pairwise(lengths))
@@ -84,7 +87,7 @@ _TYPES: dict[Any, tuple[Callable[[Any], bool], str]] = {
     tuple[str, ...] | tuple[()]: (_are_files_or_none, "a path in quotes, or a list of paths, [] for none"),
     Lengths: (
         _are_lengths,
-        "a count (an integer, at least 1), or a list of strictly increasing integers, at least 1 and at most "
+        '"auto", a count (an integer, at least 1), or a list of strictly increasing integers, at least 1 and at most '
         f"{LONGEST}",
     ),
 }

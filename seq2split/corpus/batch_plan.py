@@ -56,7 +56,7 @@ class BatchPlan:
             raise ValueError(f"seed is {seed}; expected a whole number, at least 0.")
         assigned = {side: _assign(each, buckets[side], side) for side, each in lengths.items()}
         self._costs = sum(np.array(buckets[side].boundaries)[each] for side, each in assigned.items())
-        self._cells = np.ravel_multi_index(tuple(assigned.values()), [len(buckets[side]) for side in assigned])
+        self._cells = _snake([(each, len(buckets[side])) for side, each in assigned.items()])
         self._mode, self._tokens, self._row_multiple, self._seed = mode, tokens, row_multiple, seed
         if not len(self._costs):
             raise ValueError("there are no rows to make batches of; expected one or more.")
@@ -75,12 +75,12 @@ class BatchPlan:
     def _homogeneous(self, order: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
         """Return the full batches of each cell, and the rows that are left over, in the order of the cells.
 
-        So a batch of what is left over spans few buckets, and runs in few graphs.
+        So a batch of what is left over spans neighbouring cells, and runs in few graphs.
         """
-        cells = self._cells[order]
-        batches, left = [], [order[:0]]
-        for cell in np.unique(cells):
-            rows = order[cells == cell]
+        order = order[np.argsort(self._cells[order], kind="stable")]
+        ends = np.flatnonzero(np.diff(self._cells[order])) + 1
+        batches, left = [], []
+        for rows in np.split(order, ends):
             size = batch_rows(self._tokens, int(self._costs[rows[0]]), self._row_multiple)
             count = len(rows) // size
             batches += np.split(rows[: count * size], count) if count else []
@@ -97,6 +97,20 @@ class BatchPlan:
             batches.append(order[start:stop])
             start = stop
         return batches
+
+
+def _snake(sides: list[tuple[np.ndarray, int]]) -> np.ndarray:
+    """Return the cell of each row, numbered such that cells that follow one another are neighbours.
+
+    The last side goes up and down in turns, as the one before it moves on, like the furrows of a field.
+
+    Args:
+        sides: For each side the bucket of each row, `[rows]`, and the number of buckets.
+    """
+    cells = np.zeros(len(sides[0][0]), np.int64)
+    for bucket, count in sides:
+        cells = cells * count + np.where(cells % 2, count - 1 - bucket, bucket)
+    return cells
 
 
 def _assign(lengths: np.ndarray, buckets: Buckets, side: str) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from seq2split.buckets import merge_small
 from seq2split.corpus.batch_plan import BatchPlan
 from seq2split.corpus.corpus import Corpus
 from seq2split.split import Sequences, SplitModel
@@ -27,7 +28,7 @@ class Batch(Mapping):
         epoch_batches: The number of batches in the epoch.
         fields: The fields, padded to the longest row of the batch.
         tokens: The number of real positions of all sides; those of a field that two parts read count twice.
-        positions: The number of padded positions of all sides, in their buckets.
+        positions: The number of padded positions of all sides, in the buckets that the model runs them in.
         lines: The numbers of its examples in what the corpus was read from, `[rows]`, from 1; see `Corpus`.
     """
 
@@ -58,7 +59,8 @@ class Batches:
     Args:
         fields: The examples: for each field its rows, an iterable of examples, or a `Corpus`. See `Corpus`.
         model: The model, whose buckets decide what a row costs and which rows go together.
-        tokens: The most padded positions of a batch, added up over all parts that read a field.
+        tokens: The most padded positions of a batch, added up over all parts that read a field, each row in its own
+            bucket; the model may let a few go up to a longer one (`SplitModel(..., group_overhead=...)`).
         mode: `homogeneous` fills batches with rows that share a bucket on every side, and makes mixed ones of what is
             left over; `mixed` shuffles all rows uniformly. The gradients are exact either way.
         seed: The seed of the shuffling.
@@ -97,6 +99,7 @@ class Batches:
         self._padded = {name: _padded(part, self._lengths[name]) for name, part in readers.items()}
         self._buckets = {name: part.buckets for name, part in readers.items()}
         self._settings = {"tokens": int(tokens), "mode": mode, "seed": int(seed), "row_multiple": model.row_multiple}
+        self._overhead = model.group_overhead
         self._plan = BatchPlan(self._lengths, self._buckets, **self._settings)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -126,9 +129,8 @@ class Batches:
         """
         for (number, at, count, rows), fields in self._looked_up(epoch, index):
             sequences = {field: Sequences(*each) for field, each in fields.items()}
-            tokens, positions = (
-                sum(int(each[rows].sum()) for each in counts.values()) for counts in (self._lengths, self._padded)
-            )
+            tokens = sum(int(each[rows].sum()) for each in self._lengths.values())
+            positions = sum(int(merge_small(each[rows], self._overhead).sum()) for each in self._padded.values())
             yield Batch(int(number), int(at), int(count), sequences, tokens, positions, self.corpus.lines[rows])
 
     def _looked_up(self, epoch: int, index: int) -> Iterator[tuple]:

@@ -221,7 +221,7 @@ class BatchStep:
         return given
 
     def _plan_groups(self, names: list[str]) -> dict[str, list[Group]]:
-        padded = {name: self._padded(name) for name in names if name in self._wiring.fields}
+        padded = {name: self._grouping.merged(self._padded(name)) for name in names if name in self._wiring.fields}
         groups = {name: self._group(name, padded) for name in padded}
         return {name: groups[self._wiring.roots[name]] for name in names}
 

@@ -48,6 +48,8 @@ class SplitModel:
         fields: For each batch field the dtype and shape of one position; integers of no further dimension by default.
         row_multiple: Rows of a group are rounded up to a multiple of this with empty filler, so that kernels, which are
             compiled for each shape, meet few of them. Parts whose rows affect one another (batch normalization) need 1.
+        group_overhead: The number of rows that one more group costs as much as. Rows of a batch go up to a longer
+            bucket of it where their padding costs less than a group of their own; with 0 each row stays in its bucket.
         threads: The number of groups that run at once. Groups are divided so that there is work for each, so parts
             whose rows affect one another need 1 here too. On a processor, one thread for each core pays, if TensorFlow
             spreads no single operation over them: see `threads.use_cores`. Operations on unrolled steps are too short
@@ -64,6 +66,7 @@ class SplitModel:
 
     Attributes:
         row_multiple: The number that rows of a group are rounded up to a multiple of.
+        group_overhead: The number of rows that one more group costs as much as.
         threads: The number of groups that run at once.
         jit_compile: True if XLA compiles the part graphs.
 
@@ -89,20 +92,29 @@ class SplitModel:
         *,
         fields: Mapping[str, tf.TensorSpec] | None = None,
         row_multiple: int = 1,
+        group_overhead: int = 0,
         threads: int = 1,
         jit_compile: bool = False,
         rows: int | None = None,
         context_buckets: int = 1,
     ):
-        if threads < 1 or row_multiple < 1:
-            raise ValueError(f"SplitModel was given {threads=} and {row_multiple=}; expected 1 or more of each.")
-        self.row_multiple, self.threads, self.jit_compile = row_multiple, threads, jit_compile
+        if threads < 1 or row_multiple < 1 or group_overhead < 0:
+            raise ValueError(
+                f"SplitModel was given {threads=}, {row_multiple=} and {group_overhead=}; expected 1 or more of the "
+                "first two, and 0 or more of the last."
+            )
+        self.row_multiple, self.group_overhead = row_multiple, group_overhead
+        self.threads, self.jit_compile = threads, jit_compile
         self._wiring = Wiring(nodes)
         check_compilation(jit_compile, rows, context_buckets, row_multiple)
         self._wiring.check_fields(fields or {})
         self._wiring.check_added_losses(filler=jit_compile or row_multiple > 1)
         contexts = ContextLengths(self._wiring, context_buckets) if jit_compile else None
-        self._grouping = FixedGrouping(rows, contexts) if contexts else FlexibleGrouping(threads, row_multiple)
+        self._grouping = (
+            FixedGrouping(group_overhead, rows, contexts)
+            if contexts
+            else FlexibleGrouping(group_overhead, threads, row_multiple)
+        )
         self._graphs = PartGraphs(self._wiring, fields or {}, contexts, rows)
         self._workers = Workers(threads)
 

@@ -6,6 +6,7 @@ import json
 import re
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -14,7 +15,8 @@ import numpy as np
 
 from seq2split.buckets import Buckets
 from seq2split.config import Config, ConfigError, differences, dumps, load
-from seq2split.corpus import Corpus
+from seq2split.config.values import AUTO
+from seq2split.corpus import Corpus, choose_buckets
 from seq2split.corpus.vocabulary import Vocabulary
 from seq2split.runs.digests import digest_of
 from seq2split.runs.directory import RunDirectory
@@ -198,9 +200,13 @@ def _make_vocabulary(config: Config, side: str, lines: dict[str, list[str]]) -> 
 
 
 def _fit_buckets(config: Config, corpus: Corpus) -> bytes:
+    lengths = {side: corpus.lengths[side] for side in config.sides}
     settings = {side: getattr(config.buckets, side) for side in config.sides}
-    made = {side: _make_buckets(each, corpus.lengths[side]).boundaries for side, each in settings.items()}
-    return json.dumps(made).encode()
+    made = {side: _make_buckets(each, lengths[side]) for side, each in settings.items() if each != AUTO}
+    if len(made) < len(lengths):
+        batches = config.training.steps * config.training.accumulate
+        made = choose_buckets(lengths, steps=batches, given=made, **asdict(config.batches))
+    return json.dumps({side: each.boundaries for side, each in made.items()}).encode()
 
 
 def _make_buckets(setting: int | tuple[int, ...], lengths: np.ndarray) -> Buckets:

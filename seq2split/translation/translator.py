@@ -70,6 +70,7 @@ class Translator:
         self.model = SplitModel(
             [*nodes, Node(self.decoder, [*nodes, "target"], buckets["target"], loss=True, name="decoder")],
             row_multiple=config.batches.row_multiple,
+            group_overhead=config.batches.group_overhead,
             threads=threads,
         )
         self.threads, self._workers = threads, Workers(threads)

@@ -135,8 +135,8 @@ def test_a_mistake_is_reported_once_where_it_is_inherited(write):
         ("model = 3\n", "run.toml: model: got 3 (an integer), expected a table: write [model]"),
         ("[[model]]\nunits = 3\n", "(a list), expected a table: write [model]"),
         ("[optimizer]\nencoder = 3\n", "encoder: got 3 (an integer), expected a table: write [optimizer.encoder]"),
-        ("[buckets]\nsource = ['8']\n", "buckets.source: got ['8'] (a list), expected a count"),
-        ("[buckets]\nsource = [true, 8]\n", "expected a count (an integer, at least 1), or a list of strictly"),
+        ("[buckets]\nsource = ['8']\n", "buckets.source: got ['8'] (a list), expected \"auto\", a count"),
+        ("[buckets]\nsource = [true, 8]\n", 'expected "auto", a count (an integer, at least 1), or a list of strictly'),
         # out of range
         ("seed = -1\n", "seed: got -1 (an integer), expected an integer, at least 0 and below 4294967296"),
         ("seed = 4294967296\n", "expected an integer, at least 0 and below 4294967296 (default: 1)"),
@@ -160,15 +160,18 @@ def test_a_mistake_is_reported_once_where_it_is_inherited(write):
             'optimizer.groups."a.*": got first_step = 4 and last_step = 3, so that no step updates',
         ),
         ("[training]\nsteps = 0\n", "training.steps: got 0 (an integer), expected an integer, at least 1"),
-        ("[buckets]\nsource = 0\n", "buckets.source: got 0 (an integer), expected a count (an integer, at least 1)"),
-        ("[buckets]\ntarget = []\n", "buckets.target: got [] (a list), expected a count"),
+        (
+            "[buckets]\nsource = 0\n",
+            'buckets.source: got 0 (an integer), expected "auto", a count (an integer, at least 1)',
+        ),
+        ("[buckets]\ntarget = []\n", 'buckets.target: got [] (a list), expected "auto", a count'),
         (
             "[buckets]\ntarget = [8, 8]\n",
-            "got [8, 8] (a list), expected a count (an integer, at least 1), or a list of",
+            'got [8, 8] (a list), expected "auto", a count (an integer, at least 1), or a list of',
         ),
         (
             "[buckets]\ntarget = [0, 8]\n",
-            "a list of strictly increasing integers, at least 1 and at most 1048576 (default: 6)",
+            'a list of strictly increasing integers, at least 1 and at most 1048576 (default: "auto")',
         ),
         (
             "[model]\ncell = 'GRU'\n",

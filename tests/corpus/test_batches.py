@@ -47,6 +47,15 @@ def test_stream_resumes_anywhere(model, mode):
         assert [plain(batch) for batch in take(batches, count - start, epoch, index)] == whole[start:]
 
 
+def test_positions_are_those_of_the_buckets_that_rows_run_in():
+    encoder = s2s.Node(lambda x: x.values, "source", s2s.Buckets([2, 4, 9]), name="encoder")
+    decoder = s2s.Node(lambda x, y: tf.reduce_sum(y.values), [encoder, "target"], s2s.Buckets([9]), loss=True)
+    model = s2s.SplitModel([encoder, decoder], group_overhead=3)
+    rows = {"source": [[1]] * 9 + [[1] * 4] + [[1] * 9] * 9, "target": [[1]] * 19}
+    (batch,) = Batches(rows, model, tokens=1000)
+    assert batch.positions == 9 * 2 + 10 * 9 + 19 * 9  # the row of four steps runs with those of nine
+
+
 @every_mode
 def test_stream_looks_up_the_plan(model, mode):
     rows = make_rows(30)

@@ -38,7 +38,7 @@ from seq2split.split.wiring import Wiring
 def make_step(nodes, batch, threads=1, multiple=1):
     """Return a step over all parts, made of what a model makes it of."""
     wiring = Wiring(nodes)
-    graphs, grouping = PartGraphs(wiring, {}, None, None), FlexibleGrouping(threads, multiple)
+    graphs, grouping = PartGraphs(wiring, {}, None, None), FlexibleGrouping(0, threads, multiple)
     return BatchStep(batch, wiring.parts, wiring=wiring, graphs=graphs, grouping=grouping, workers=Workers(threads))
 
 

@@ -21,15 +21,18 @@ from seq2split.split.wiring import Wiring
         ({8: 3}, 8, 1, {8: [1, 1, 1]}),
         ({8: 3}, 8, 8, {8: [3]}),
         ({4: 20, 8: 10}, 2, 1, {4: [20], 8: [10]}),  # each is one thread's share
-        ({4: 20, 8: 11}, 2, 1, {4: [20], 8: [6, 5]}),
-        ({4: 2, 8: 2, 16: 9}, 3, 1, {4: [2], 8: [2], 16: [3, 3, 3]}),
+        ({4: 20, 8: 11}, 2, 1, {4: [20], 8: [11]}),
+        ({4: 40, 8: 30}, 2, 1, {4: [40], 8: [25, 5]}),  # the second thread takes what is left of the long ones, too
+        ({4: 40, 8: 30}, 2, 8, {4: [40], 8: [30]}),
+        ({4: 9, 8: 48, 9: 33}, 2, 8, {4: [9], 8: [8, 40], 9: [33]}),
+        ({4: 2, 8: 2, 16: 9}, 3, 1, {4: [2], 8: [2], 16: [4, 4, 1]}),
     ],
 )
 def test_groups_are_shared_by_threads(rows, threads, multiple, expected):
     padded = np.repeat(list(rows), list(rows.values()))
     order = np.random.default_rng(1).permutation(len(padded))
     found = {}
-    for group in FlexibleGrouping(threads, multiple).groups("part", {"part": padded}, order):
+    for group in FlexibleGrouping(0, threads, multiple).groups("part", {"part": padded}, order):
         found.setdefault(group.length, []).append(group)
     assert {length: [len(group.rows) for group in groups] for length, groups in found.items()} == expected
     for length, groups in found.items():
@@ -44,7 +47,7 @@ def test_groups_have_a_fixed_number_of_rows():
         s2s.Node(lambda x, y: y, ["encoder", "target"], s2s.Buckets([2, 4, 6]), loss=True, name="decoder"),
     ]
     padded = {"encoder": np.array([2] * 7 + [4] * 4), "decoder": np.array([2] * 9 + [6] * 2)}
-    groups = FixedGrouping(5, ContextLengths(Wiring(nodes), 2)).groups("decoder", padded, np.arange(11)[::-1])
+    groups = FixedGrouping(0, 5, ContextLengths(Wiring(nodes), 2)).groups("decoder", padded, np.arange(11)[::-1])
     assert [(each.length, each.context, each.size) for each in groups] == [
         (2, (2,), 5),
         (2, (2,), 5),

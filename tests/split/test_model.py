@@ -95,6 +95,15 @@ def test_filler_rows_change_nothing():
         np.testing.assert_allclose(left, right, atol=1e-14)
 
 
+@pytest.mark.parametrize("options", [{}, {"threads": 2}, {"jit_compile": True, "rows": 4}], ids=label)
+def test_rows_that_go_up_to_a_longer_bucket_change_nothing(options):
+    case = shared()
+    merged = split(case.encoder, case.decoder, group_overhead=100, **options)
+    assert_close(merged.loss_and_gradients(make_batch()), case.model.loss_and_gradients(make_batch()))
+    assert len(merged.graphs) == 2, "one bucket of each part ran, the longest of the batch"
+    np.testing.assert_allclose(*(figures(each.losses(make_batch())) for each in (merged, case.model)), rtol=1e-12)
+
+
 @pytest.mark.parametrize("multiple", [1, 2])
 @pytest.mark.parametrize("threads", [2, 3, 50])
 def test_threads_change_nothing(threads, multiple):
