@@ -29,6 +29,7 @@ target = [3, 5]
 [batches]
 tokens = 90
 row_multiple = 2
+group_overhead = 0
 [model]
 bidirectional = false
 embedding = 8
