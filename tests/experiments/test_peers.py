@@ -16,7 +16,7 @@ from seq2split.split.sequences import Sequences
 
 sys.path.append(str(Path(__file__).parents[2] / "experiments"))
 from efficiency import peers
-from efficiency.naming import variables_of, weights_of
+from efficiency.weights import variables_of, weights_of
 
 SOURCES, TARGETS, EMBEDDING, UNITS, BOS = 13, 11, 5, 6, 2
 LAYERS, HEADS, FEEDFORWARD = 2, 3, 10
