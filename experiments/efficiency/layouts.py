@@ -182,8 +182,8 @@ LAYOUTS: dict[str, Callable[[str, int, int], Layout]] = {
     "padded": _padded,
     "packed": _packed,
 }
-"""Batches of one bucket pair; of any; of one diagonal bucket; of neighbours in length; all padded to the longest; of rows
-that hold several pairs."""
+"""Batches of one bucket pair; of any; of one diagonal bucket; of neighbours in length; all padded to the longest; of
+rows that hold several pairs."""
 
 _OTHERS = {
     "split-mixed": "mixed",
@@ -194,6 +194,8 @@ _OTHERS = {
     "padded": "padded",
     "packed": "packed",
     "torch-compile": "sorted",
+    "torch-passive": "sorted",
+    "torch-active": "sorted",
     "torch-compile-dynamic": "sorted",
 }
 

@@ -25,21 +25,30 @@ class Peer(NamedTuple):
         factory: What makes it, as `module:name`.
         modules: What must be installed.
         options: What it is made with beside what all are.
+        environment: Of its process.
         precisions: Those that it has.
     """
 
     factory: str
     modules: tuple[str, ...]
     options: dict[str, Any] = {}  # noqa: RUF012 never changed
+    environment: dict[str, str] = {}  # noqa: RUF012 likewise
     precisions: tuple[str, ...] = ("mixed_bfloat16", "float32")
 
 
 _TORCH = Peer("efficiency.peers:TorchSubject", ("torch",))
+# How threads of OpenMP wait for each other: asleep; or in a loop, the default, which costs many times the step on
+# a machine that runs anything else.
+_ASLEEP, _IN_A_LOOP = ({"OMP_WAIT_POLICY": "passive"}, {})
 # Several ways of one name are all measured, and the best of them counts.
 WAYS: dict[str, dict[str, Peer]] = {
-    "torch": {"torch": _TORCH},
+    "torch": {
+        "torch-passive": _TORCH._replace(environment=_ASLEEP),
+        "torch-active": _TORCH._replace(environment=_IN_A_LOOP),
+    },
     "torch-compile": {
-        f"torch-compile-{shapes}": _TORCH._replace(options={"shapes": shapes}) for shapes in ("static", "dynamic")
+        f"torch-compile-{shapes}": _TORCH._replace(options={"shapes": shapes}, environment=_ASLEEP)
+        for shapes in ("static", "dynamic")
     },
     "jax": {"jax": Peer("efficiency.peers:JaxSubject", ("jax", "optax"), precisions=("float32",))},
 }
@@ -67,7 +76,7 @@ def start(peer: Peer, setting: Setting) -> PeerProcess:
     given["heads"] = setting.sizes.heads if setting.sizes.model == "transformer" else None
     if "torch" in peer.modules:
         given |= {"precision": setting.precision, "threads": setting.threads}
-    return PeerProcess(peer.factory, weights_of(*setting.layers()), **given)
+    return PeerProcess(peer.factory, weights_of(*setting.layers()), given, peer.environment)
 
 
 def _reason(name: str, plan: Plan) -> str | None:

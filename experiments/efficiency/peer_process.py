@@ -18,8 +18,7 @@ from efficiency.messages import Arrays, pack, unpack
 from efficiency.naming import Weights
 
 SCRIPT = Path(__file__).resolve().parents[1] / "bucket_efficiency.py"
-# Intel's OpenMP, which some builds of PyTorch have, waits in a loop for 200 ms by default; GNU's for a few. Neither is
-# told to sleep at once (OMP_WAIT_POLICY=passive): its threads would have to be woken for each operation of a step.
+# Intel's OpenMP, which some builds of PyTorch have, waits in a loop for 200 ms by default; GNU's for a few.
 _ENVIRONMENT = {"KMP_BLOCKTIME": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
 _LEAVING = 10.0  # seconds that a process has to end by itself
 
@@ -34,7 +33,8 @@ class PeerProcess:
     Args:
         factory: What makes it there, as `module:name`; called with the weights and the options.
         weights: By the names that the frameworks share.
-        **options: Whatever else it is made with, as JSON can hold it.
+        options: Whatever else it is made with, as JSON can hold it.
+        environment: What the process finds in its environment beside what it inherits.
 
     Attributes:
         error: Why it can't go on; `None` as long as it can. Every further call raises it again.
@@ -43,20 +43,26 @@ class PeerProcess:
         PeerError: It can't be made; so does each call that fails.
     """
 
-    def __init__(self, factory: str, weights: Weights, **options: Any):
+    def __init__(
+        self,
+        factory: str,
+        weights: Weights,
+        options: Mapping[str, Any] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ):
         self.error: str | None = None
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 it is read when the process has failed
         self._connection, theirs = Pipe()
         self._process = subprocess.Popen(
             [sys.executable, SCRIPT, "--peer", str(theirs.fileno())],
-            env=os.environ | _ENVIRONMENT,
+            env=os.environ | _ENVIRONMENT | dict(environment or {}),
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
         )
         theirs.close()
-        self._call({"call": "make", "factory": factory, "options": options}, weights)
+        self._call({"call": "make", "factory": factory, "options": options or {}}, weights)
 
     def loss_and_gradients(self, batch: Mapping[str, Any]) -> tuple[float, dict[str, np.ndarray]]:
         """Return the loss of a batch and the gradients by the names of the weights."""
@@ -66,6 +72,10 @@ class PeerProcess:
     def step(self, batch: Mapping[str, Any]) -> float:
         """Run one step of training there, and return the seconds that it took there."""
         return self._call({"call": "step"}, _arrays(batch))[0]["seconds"]
+
+    def weights(self) -> Weights:
+        """Return the weights as they are there now."""
+        return self._call({"call": "weights"}, {})[1]
 
     def close(self) -> None:
         """End the process."""

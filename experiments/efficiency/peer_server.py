@@ -51,6 +51,7 @@ class _Peer:
             "make": self._make,
             "loss_and_gradients": self._loss_and_gradients,
             "step": self._step,
+            "weights": self._weights,
         }
 
     def _make(self, arrays: Arrays, factory: str, options: dict[str, Any]) -> bytes:
@@ -70,6 +71,9 @@ class _Peer:
         seconds = time.perf_counter() - start
         time.sleep(SETTLING)
         return pack({"seconds": seconds})
+
+    def _weights(self, _arrays: Arrays) -> bytes:
+        return pack({}, self._subject.weights())
 
 
 def _batch(arrays: Arrays) -> Batch:

@@ -34,7 +34,7 @@ BUCKETED = ("split", "diagonal")
 """Those whose speed is measured for every number of buckets."""
 MODELS = ("lstm", "gru", "transformer")
 STAGES = ("pairs", "runs", "counts", "building")
-"""What can be left out: the step of each bucket pair, how often forwards run, other numbers of buckets, and building."""
+"""What can be left out: the step of each bucket pair, how often forwards run, other numbers of buckets, building."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,9 @@ import numpy as np
 
 from efficiency.machine import Machine
 
+WAY = "tokens/s, as "
+"""Begins the measure of one of several ways to run a subject, of which the best counts."""
+
 
 @dataclass(frozen=True)
 class Record:

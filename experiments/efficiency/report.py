@@ -8,7 +8,7 @@ import numpy as np
 
 from efficiency.layouts import LAYOUTS, layout_of
 from efficiency.plan import BUCKETED, FINE, Plan
-from efficiency.records import Record, Records
+from efficiency.records import WAY, Record, Records
 from efficiency.targets import is_pair, judge
 from seq2split.common.tables import table
 
@@ -53,9 +53,8 @@ def _speeds(records: Records, plan: Plan, workload: str, precision: str) -> str:
     for each in records.get(subject="products", measure="share of the step of split", **where):
         low, high = f"{each.low:.2f}", f"{each.high:.2f}"
         shown += f"\nIts matrix products alone take {each.median:.2f} of the step of split ({low} to {high})."
-    for shapes in ("static", "dynamic"):
-        for each in records.get(subject="torch-compile", measure=f"tokens/s, {shapes}", **where):
-            shown += f"\ntorch-compile with {shapes} shapes: {each.median:,.0f}."
+    ways = [each for each in records.get(**where) if each.measure.startswith(WAY)]
+    shown += "".join(f"\n{each.subject}, {each.measure.removeprefix(WAY)}: {each.median:,.0f}." for each in ways)
     return shown
 
 

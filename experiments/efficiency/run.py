@@ -23,7 +23,7 @@ from efficiency.making import Subjects, kind
 from efficiency.peer_process import PeerError, PeerProcess
 from efficiency.plan import BUCKETED, FINE, GROWING, PEERS, Plan
 from efficiency.products import runner
-from efficiency.records import Records
+from efficiency.records import WAY, Records
 from efficiency.residuals import forward_runs, residual_bytes
 from efficiency.samples import Sample
 from efficiency.scaling import speeds_on
@@ -165,7 +165,7 @@ class Bench:
         for name in self._peers:
             ways = {way: best.pop(way) for way in peer_choice.WAYS[name] if way in best}
             for way, each in ways.items() if len(peer_choice.WAYS[name]) > 1 else ():
-                measure = f"tokens/s, {way.removeprefix(f'{name}-')}"
+                measure = WAY + way.removeprefix(f"{name}-")
                 self.records.add(workload, self.plan.main, precision, name, measure, *each)
             if ways:
                 best[name] = max(ways.values(), key=np.median)
