@@ -418,10 +418,10 @@ def test_speed_is_tokens_over_seconds(monkeypatch):
         clock[0] += seconds
 
     works = {
-        "slow": timing.Work(wait, [2.0, 3.0], [4, 6], [1.0, 1.0]),
-        "fast": timing.Work(wait, [1.0], [10], [1.0]),
-        "weighted": timing.Work(wait, [2.0, 3.0], [4, 6], [4.0, 1.0]),
-        "few tokens": timing.Work(wait, [1.0, 2.0], [4, 1], [1.0, 3.0]),
+        "slow": timing.Work(timing.timed(wait), [2.0, 3.0], [4, 6], [1.0, 1.0]),
+        "fast": timing.Work(timing.timed(wait), [1.0], [10], [1.0]),
+        "weighted": timing.Work(timing.timed(wait), [2.0, 3.0], [4, 6], [4.0, 1.0]),
+        "few tokens": timing.Work(timing.timed(wait), [1.0, 2.0], [4, 1], [1.0, 3.0]),
     }
     found = {name: each.tolist() for name, each in timing.speeds(works, rounds=2, label="").items()}
     assert found == {"slow": [2.0] * 2, "fast": [10.0] * 2, "weighted": [2.0] * 2, "few tokens": [1.0] * 2}
@@ -523,12 +523,28 @@ def test_targets_are_judged():
     found = records.Records("lstm", MACHINE)
     for subject, seconds in (("split", 2.0), ("joint-pairs", 8.0)):
         found.add("embedded", 12, "mixed_bfloat16", subject, "seconds to build", seconds)
-    found.add("embedded", FEW, "mixed_bfloat16", "tape", "speed of split over it", 1.2, 1.4, 1.1)
+    found.add(WORKLOAD, FEW, "mixed_bfloat16", "tape", "speed of split over it", 1.2, 1.4, 1.1)
+    for subject, speed in (
+        ("split", 100.0),
+        ("split-fine", 108.0),
+        ("dynamic", 90.0),
+        ("diagonal", 100.0),
+        ("jax", 109.0),
+    ):
+        found.add(WORKLOAD, measured_at(subject), PRECISION, subject, "tokens/s", speed)
     judged = {each.name: (each.reached, each.met) for each in targets.judge(found, plan.QUICK)}
     assert judged["build time, 12 x 12 buckets, split / joint-pairs"] == (0.25, False)
     assert judged["memory growth of building, 12 x 12 buckets, split / joint-pairs"] == (None, None)
     assert judged["split / tape, tokens/s, bfloat16"] == (1.2, True)
-    assert judged["split / jax, tokens/s, float32"] == (None, None)
+    ours, others = "split or split-fine", "dynamic, joint-pairs, diagonal, packed"
+    assert judged[f"{ours} / the best of {others}, float32"] == (1.08, True)
+    assert judged[f"{ours} / the best of {others}, bfloat16"] == (None, None)
+    assert judged[f"{ours} / the best of torch, torch-compile, jax, float32"] == (108.0 / 109.0, False)
+    with_amx = records.Records("lstm", replace(MACHINE, extensions=("AMX",)))
+    with_amx.all = found.all
+    assert {each.name: each.met for each in targets.judge(with_amx, plan.QUICK)}[
+        f"{ours} / the best of torch, torch-compile, jax, float32"
+    ]
 
 
 def test_peers_that_are_missing_are_named(monkeypatch):
