@@ -33,8 +33,8 @@ GROWING = ("split", "joint-pairs")
 BUCKETED = ("split", "diagonal")
 """Those whose speed is measured for every number of buckets."""
 MODELS = ("lstm", "gru", "transformer")
-STAGES = ("pairs", "runs", "counts", "building")
-"""What can be left out: the step of each bucket pair, how often forwards run, other numbers of buckets, building."""
+STAGES = ("speed", "pairs", "runs", "counts", "building")
+"""What can be left out: speed, the step of each bucket pair, how often forwards run, other numbers of buckets, building."""
 
 
 @dataclass(frozen=True)

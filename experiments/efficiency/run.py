@@ -96,7 +96,8 @@ class Bench:
             yield partial(self.measure_padding, workload)
         for precision in self.plan.precisions:
             for workload in self.plan.workloads:
-                yield partial(self.measure_speed, workload, precision)
+                if "speed" not in self.plan.skip:
+                    yield partial(self.measure_speed, workload, precision)
                 if workload == self._first and "pairs" not in self.plan.skip:
                     yield partial(self.measure_pairs, precision)
         if "runs" not in self.plan.skip:

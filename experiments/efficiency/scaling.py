@@ -35,9 +35,9 @@ def speeds_on(cores: int, plan: Plan) -> Records:
     Raises:
         RuntimeError: It failed.
     """
-    speed = replace(
-        plan, workloads=plan.workloads[:1], skip=STAGES, scaling=(), threads=None, intra_op=None, counts=(plan.main,)
-    )
+    skip = tuple(stage for stage in STAGES if stage != "speed")
+    only = {"skip": skip, "scaling": (), "workloads": plan.workloads[:1], "counts": (plan.main,)}
+    speed = replace(plan, threads=None, intra_op=None, **only)
     task = json.dumps([cores, asdict(speed)])
     done = subprocess.run([sys.executable, SCRIPT, "--speeds", task], capture_output=True, text=True, check=False)
     if done.returncode:
