@@ -34,7 +34,7 @@ BUCKETED = ("split", "diagonal")
 """Those whose speed is measured for every number of buckets."""
 MODELS = ("lstm", "gru", "transformer")
 STAGES = ("speed", "pairs", "runs", "counts", "building")
-"""What can be left out: speed, the step of each bucket pair, how often forwards run, other numbers of buckets, building."""
+"""What can be left out: speed, the step of bucket pairs, how often forwards run, other numbers of buckets, building."""
 
 
 @dataclass(frozen=True)
