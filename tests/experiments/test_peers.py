@@ -161,7 +161,12 @@ def test_a_step_moves_every_weight(make, layers, batch):
 
 @needs("torch")
 def test_bfloat16_is_near_and_not_float32(layers, batch, expected):
-    loss, gradients = make_torch(weights_of(*layers), "mixed_bfloat16").loss_and_gradients(batch)
+    try:
+        loss, gradients = make_torch(weights_of(*layers), "mixed_bfloat16").loss_and_gradients(batch)
+    except PeerError as error:
+        if "primitive descriptor" not in str(error):
+            raise
+        pytest.skip(f"this processor's oneDNN has no LSTM in bfloat16: {error}")
     assert loss == pytest.approx(expected[0], rel=2e-2)
     assert gradients.keys() == expected[1].keys()
     for name, wanted in expected[1].items():
