@@ -36,7 +36,7 @@ sys.path.append(str(Path(__file__).parent))
 from efficiency.batches import Batch, padded, tokens_of
 from efficiency.looped import loop
 from efficiency.subjects import gradients_of
-from efficiency.timing import Work, speeds
+from efficiency.timing import Work, speeds, timed
 from efficiency.workloads import SIDES
 
 import seq2split as s2s
@@ -147,7 +147,9 @@ def is_whole(setting: Setting) -> bool:
 def measure(subjects: Mapping[str, Costs], batches: Sequence[Batch], rounds: int) -> dict[str, np.ndarray]:
     """The tokens in a second of each subject, `[rounds]`."""
     tokens, weights = [tokens_of(batch) for batch in batches], [1.0] * len(batches)
-    return speeds({name: Work(each.step, batches, tokens, weights) for name, each in subjects.items()}, rounds, "")
+    return speeds(
+        {name: Work(timed(each.step), batches, tokens, weights) for name, each in subjects.items()}, rounds, ""
+    )
 
 
 def layers(setting: Setting) -> tuple[RecurrentEncoder, RecurrentDecoder]:

@@ -14,6 +14,7 @@ from seq2split.corpus.batch_plan import BatchPlan
 from seq2split.corpus.corpus import Corpus
 
 ROW_MULTIPLE = 8
+_ROW = 64  # the shortest packed row
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,38 @@ def _sorted(workload: str, count: int, tokens: int) -> Layout:
     return Layout(source, target, batches)
 
 
+def row_lengths(longest_source: int, longest_target: int) -> tuple[int, int]:
+    """The lengths of a packed row, which hold the longest sentences and no less than `_ROW`."""
+    return tuple(max(_ROW, -(-longest // 16) * 16) for longest in (longest_source, longest_target))
+
+
+def _packed(workload: str, count: int, tokens: int) -> Layout:
+    """Rows of several sentence pairs each, filled by the first fit of decreasing lengths."""
+    corpus = workloads.load(workload)
+    lengths = np.stack([corpus.lengths[side] for side in SIDES], 1)
+    times = np.array(row_lengths(*lengths.max(0)))
+    row = _first_fit(lengths, times)
+    padded, unused = lengths.copy(), np.tile(times, (row.max() + 1, 1))
+    np.subtract.at(unused, row, lengths)
+    _, firsts = np.unique(row, return_index=True)
+    padded[firsts] += unused  # the padding of a row counts for its first pair
+    order, size = np.random.default_rng(0).permutation(len(unused)), max(1, tokens // int(times.sum()))
+    members = np.split(np.argsort(row, kind="stable"), np.cumsum(np.bincount(row))[:-1])
+    batches = [
+        np.concatenate([members[each] for each in order[start : start + size]]) for start in range(0, len(order), size)
+    ]
+    return Layout(*padded.T, batches)
+
+
+def _first_fit(lengths: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """The row of each pair of `lengths [pairs, 2]`, the longest placed first, each into the first row with room."""
+    free, row = np.tile(times, (len(lengths), 1)), np.empty(len(lengths), int)
+    for pair in np.argsort(-(lengths / times).max(1), kind="stable"):
+        row[pair] = np.argmax((free >= lengths[pair]).all(1))
+        free[row[pair]] -= lengths[pair]
+    return row
+
+
 def _cut(source: np.ndarray, target: np.ndarray, member: np.ndarray, tokens: int) -> Layout:
     """Shuffled batches of rows of one bucket each."""
     order, batches = np.random.default_rng(0).permutation(len(source)), []
@@ -147,8 +180,10 @@ LAYOUTS: dict[str, Callable[[str, int, int], Layout]] = {
     "diagonal": _diagonal,
     "sorted": _sorted,
     "padded": _padded,
+    "packed": _packed,
 }
-"""Batches of one bucket pair; of any; of one diagonal bucket; of neighbours in length; all padded to the longest."""
+"""Batches of one bucket pair; of any; of one diagonal bucket; of neighbours in length; all padded to the longest; of
+rows that hold several pairs."""
 
 _OTHERS = {
     "split-mixed": "mixed",
@@ -157,6 +192,11 @@ _OTHERS = {
     "dynamic": "sorted",
     "torch": "sorted",
     "padded": "padded",
+    "packed": "packed",
+    "torch-compile": "sorted",
+    "torch-passive": "sorted",
+    "torch-active": "sorted",
+    "torch-compile-dynamic": "sorted",
 }
 
 

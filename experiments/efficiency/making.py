@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from efficiency.apart import CacheAll, Rerun, Tape
+from efficiency.packed import Packed
 from efficiency.setting import Setting, by_batch
 from efficiency.subjects import Joint, Model, Split, Subject
 
@@ -18,9 +19,10 @@ _KINDS: dict[str, Callable[[Setting, Model | None], Subject]] = {
     "cache-all": CacheAll,
     "diagonal": lambda setting, model: Joint(setting, model, setting.by_diagonal, setting.diagonal),
     "dynamic": lambda setting, model: Joint(setting, model, by_batch, [setting.longest], dynamic=True),
+    "packed": Packed,
     "padded": lambda setting, model: Joint(setting, model, setting.by_longest, [setting.longest]),
 }
-_SUFFIX = "-mixed"
+_SUFFIXES = ("-mixed", "-fine")
 
 
 class Subjects:
@@ -47,9 +49,9 @@ class Subjects:
             self._models = {key: Model(setting)}
         return self._models[key]
 
-    def keep(self, setting: Setting) -> None:
-        """Forget the subjects that a setting has no use for."""
-        kept = (setting, replace(setting, diagonal=()))
+    def keep(self, *settings: Setting) -> None:
+        """Forget the subjects that none of some settings has a use for."""
+        kept = {*settings, *(replace(setting, diagonal=()) for setting in settings)}
         self._made = {key: subject for key, subject in self._made.items() if key[1] in kept}
 
 
@@ -59,8 +61,8 @@ def _changes_layers(name: str, setting: Setting) -> bool:
 
 
 def kind(name: str) -> str:
-    """The name of a subject whatever its batches."""
-    return name.removesuffix(_SUFFIX)
+    """The name of a subject whatever its batches and its buckets."""
+    return next((name.removesuffix(suffix) for suffix in _SUFFIXES if name.endswith(suffix)), name)
 
 
 def make(name: str, setting: Setting, model: Model | None = None) -> Subject:

@@ -1,10 +1,12 @@
 """The measured models in PyTorch and in JAX, from the weights of ours, so that only the frameworks differ.
 
+Each is made in a process of its own, which holds no TensorFlow (`peer_server`); nothing here needs it.
+
 They are `RecurrentEncoder(..., bidirectional=False)` with `RecurrentDecoder(...)` of `seq2split.models`, one LSTM layer
 each with Luong's attention, and `TransformerEncoder(...)` with `TransformerDecoder(...)`; no dropout, no label
-smoothing. Each peer is written as one would write it there for speed: PyTorch in eager mode with its fused `nn.LSTM`
-and, in float32, `scaled_dot_product_attention`; JAX compiled for each padded shape, and split by `jax.vjp` as ours is
-split into parts.
+smoothing. Each peer is written as one would write it there for speed: PyTorch with its fused `nn.LSTM` and, in float32,
+`scaled_dot_product_attention`, in eager mode or compiled by `torch.compile`; JAX compiled for each padded shape, and
+split by `jax.vjp` as ours is split into parts.
 Padding needs no mask in the recurrences, since both run forwards: what comes after a row's last piece is never read.
 For the same reason the Transformer's decoder needs none where it attends to itself.
 
@@ -16,7 +18,6 @@ PyTorch and JAX are imported when a subject is made, for neither comes with the 
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -26,33 +27,37 @@ from efficiency.peer_inputs import Batch, Inputs
 from seq2split.common.choices import check_choice
 
 PRECISIONS = ("float32", "mixed_bfloat16")
+SHAPES = ("static", "dynamic")
 EPSILON = 1e-7  # Adam's, as in Keras
-_NEEDS = {"torch": ("torch",), "jax": ("jax", "optax")}
-_IGNORED = -100  # the label of padding in PyTorch
-
-
-def available() -> dict[str, str | None]:
-    """For `torch` and `jax` the reason why they can't be used, or `None` where they can."""
-    return {name: _reason(modules) for name, modules in _NEEDS.items()}
+_SHAPES_AT_MOST = 512  # that one function is compiled for; more would be run in eager mode, and nobody told
 
 
 class TorchSubject:
-    """A model in PyTorch's eager mode, one padded batch at a time.
+    """A model in PyTorch, one padded batch at a time.
 
     Args:
-        weights: See `naming.weights_of`.
+        weights: See `weights.weights_of`.
         bos: The piece that stands before the first.
         precision: `float32`; or `mixed_bfloat16`, which is `torch.autocast` over the forward.
         threads: Of PyTorch, in the whole process.
         learning_rate: Of Adam.
         heads: Of a Transformer's attention; `None` for the LSTM.
+        shapes: How `torch.compile` takes the model: `static`, for each shape of a batch, or `dynamic`, for all; `None`
+            for eager mode.
 
     Raises:
-        ValueError: The precision is neither.
+        ValueError: There is no such precision, or no such `shapes`.
     """
 
     def __init__(
-        self, weights: Weights, bos: int, precision: str, threads: int, learning_rate: float, heads: int | None = None
+        self,
+        weights: Weights,
+        bos: int,
+        precision: str,
+        threads: int,
+        learning_rate: float,
+        heads: int | None = None,
+        shapes: str | None = None,
     ):
         import torch
 
@@ -60,9 +65,11 @@ class TorchSubject:
 
         check_choice("precision", precision, PRECISIONS)
         torch.set_num_threads(threads)
-        self._bos, self._mixed = bos, precision == "mixed_bfloat16"
+        self._bos, self._mixed, self._tensors = bos, precision == "mixed_bfloat16", networks.Tensors.of
         self._named, self._in_keras_layout = networks.parameters_of(weights), networks.keras_layout
-        self._logits = networks.transformer(self._named, heads) if heads else networks.recurrent(self._named)
+        network = networks.transformer(self._named, heads) if heads else networks.recurrent(self._named)
+        loss = networks.summed_loss(network)
+        self._summed = loss if shapes is None else _compiled(loss, shapes)
         self._optimizer = torch.optim.Adam(self._named.values(), learning_rate, eps=EPSILON, fused=True)
 
     def loss_and_gradients(self, batch: Batch) -> tuple[float, dict[str, np.ndarray]]:
@@ -84,7 +91,7 @@ class TorchSubject:
         return loss
 
     def weights(self) -> Weights:
-        """Copy the weights as they are now, as in `naming.weights_of`."""
+        """Copy the weights as they are now, as in `weights.weights_of`."""
         return {name: self._in_keras_layout(name, each.detach()).copy() for name, each in self._named.items()}
 
     def _backward(self, batch: Batch) -> float:
@@ -92,21 +99,12 @@ class TorchSubject:
         import torch
 
         self._optimizer.zero_grad(set_to_none=True)
+        inputs = Inputs.of(batch, self._bos)
         with torch.autocast("cpu", torch.bfloat16, enabled=self._mixed):
-            loss = self._loss(Inputs.of(batch, self._bos))
+            summed = self._summed(self._tensors(inputs))
+        loss = summed / int(inputs.real.sum())
         loss.backward()
         return loss.item()
-
-    def _loss(self, inputs: Inputs) -> Any:
-        import torch
-        from torch.nn import functional
-
-        labels = torch.from_numpy(np.where(inputs.real, inputs.labels, _IGNORED).astype(np.int64))
-        logits = self._logits(inputs)
-        summed = functional.cross_entropy(
-            logits.flatten(0, 1), labels.flatten(), ignore_index=_IGNORED, reduction="sum"
-        )
-        return summed / int(inputs.real.sum())
 
 
 class JaxSubject:
@@ -117,7 +115,7 @@ class JaxSubject:
     pair.
 
     Args:
-        weights: See `naming.weights_of`.
+        weights: See `weights.weights_of`.
         bos: The piece that stands before the first.
         learning_rate: Of Adam.
         heads: Of a Transformer's attention; `None` for the LSTM.
@@ -171,10 +169,10 @@ class JaxSubject:
         return loss, {"encoder": self._encode_back(encode_back, encoded_ct), "decoder": decoder}
 
 
-def _reason(modules: tuple[str, ...]) -> str | None:
-    try:
-        for module in modules:
-            import_module(module)
-    except ImportError as error:
-        return str(error)
-    return None
+def _compiled(function: Any, shapes: str) -> Any:
+    """A function as `torch.compile` makes it, for each shape of its arguments or for all."""
+    import torch
+
+    check_choice("shapes", shapes, SHAPES)
+    torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = _SHAPES_AT_MOST
+    return torch.compile(function, dynamic=shapes == "dynamic")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 SUBJECTS = (
     "split",  # ours; homogeneous batches
+    "split-fine",  # ours; homogeneous batches, many buckets a side
     "split-mixed",  # ours; uniformly shuffled batches
     "joint-pairs",  # one joint graph for each pair of buckets
     "joint-pairs-mixed",  # the same graphs, on the batches of split-mixed
@@ -16,20 +17,24 @@ SUBJECTS = (
     "diagonal",  # joint graphs of buckets that bound both sides at once
     "dynamic",  # one joint graph of unknown lengths, recurrent layers as loops; batches sorted by length
     "padded",  # one joint graph at the largest lengths
+    "packed",  # one joint graph of rows that hold several sentence pairs each; a Transformer alone
 )
 PEERS = (
     "torch",  # PyTorch eager; batches sorted by length
+    "torch-compile",  # compiled for each pair of buckets, or with dynamic shapes on sorted batches: the better one
     "jax",  # JAX, the encoder by bucket and the decoder by pair; homogeneous batches, float32
 )
-WORKLOADS = ("multi30k", "shuffled", "embedded")
+WORKLOADS = ("multi30k", "shuffled", "embedded", "words")
 PRECISIONS = ("mixed_bfloat16", "float32")
+_VOCABULARIES = {"embedded": 100, "words": 200}
+FINE = "split-fine"
 GROWING = ("split", "joint-pairs")
 """Those that are built for every number of buckets, so that growth shows."""
 BUCKETED = ("split", "diagonal")
 """Those whose speed is measured for every number of buckets."""
 MODELS = ("lstm", "gru", "transformer")
-STAGES = ("pairs", "counts", "building")
-"""What can be left out: the step of each bucket pair, other numbers of buckets, and what building costs."""
+STAGES = ("speed", "pairs", "runs", "counts", "building")
+"""What can be left out: speed, the step of bucket pairs, how often forwards run, other numbers of buckets, building."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,7 @@ class Plan:
         layers: Of a Transformer.
         counts: Numbers of buckets a side, ascending.
         main: The one of them at which everything is measured.
+        fine: The number at which `split-fine` is measured.
         tokens: Padded pieces of both sides in a batch.
         batches: How many batches stand for an epoch.
         rounds: How often each runs.
@@ -77,12 +83,13 @@ class Plan:
         intra_op: Threads of one operation of TensorFlow; `None` for the cores' share of a shard.
         builders: How many subjects are built at once, each in a process of its own.
         skip: Which of `STAGES` are left out.
+        scaling: Numbers of cores that speed is measured on as well.
 
     Raises:
         ValueError: A number is below 1.
     """
 
-    workloads: tuple[str, ...] = WORKLOADS
+    workloads: tuple[str, ...] = ("multi30k", "shuffled", "embedded")
     precisions: tuple[str, ...] = PRECISIONS
     subjects: tuple[str, ...] = SUBJECTS + PEERS
     model: str = "lstm"
@@ -90,6 +97,7 @@ class Plan:
     layers: int = 3
     counts: tuple[int, ...] = (2, 4, 6, 8, 12)
     main: int = 6
+    fine: int = 24
     tokens: int = 4096
     batches: int = 6
     rounds: int = 3
@@ -98,21 +106,35 @@ class Plan:
     intra_op: int | None = None
     builders: int = 1
     skip: tuple[str, ...] = ()
+    scaling: tuple[int, ...] = ()
 
     def __post_init__(self):
         numbers = {"--buckets": min(self.counts), "--rounds": self.rounds}
         numbers |= {"--threads": self.threads, "--intra-op": self.intra_op}
+        numbers["--scaling"] = min(self.scaling, default=None)
         for option, number in numbers.items():
             if number is not None and number < 1:
                 raise ValueError(f"{option} {number}: give at least 1.")
 
     def sizes(self, workload: str) -> Sizes:
         """The model on a corpus."""
-        return Sizes(self.model, 100 if workload == "embedded" else 8000, self.units, self.layers)
+        return Sizes(self.model, _VOCABULARIES.get(workload, 8000), self.units, self.layers)
 
 
 FULL = Plan()
-# For the harness, not for its numbers: they are too few, and processes that build at once disturb each other.
+# For the harness, not for its numbers: they are too few, and processes that build at once disturb each other. Compiling
+# by `torch.compile` alone would take longer than all the rest.
 QUICK = Plan(
-    ("embedded",), units=32, layers=1, counts=(2, 3), main=2, tokens=512, batches=3, rounds=3, pair_rounds=3, builders=2
+    ("words",),
+    subjects=tuple(name for name in SUBJECTS + PEERS if name != "torch-compile"),
+    units=32,
+    layers=1,
+    counts=(2, 3),
+    main=2,
+    fine=4,
+    tokens=512,
+    batches=3,
+    rounds=3,
+    pair_rounds=3,
+    builders=2,
 )

@@ -11,6 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from efficiency.machine import Machine
+
+WAY = "tokens/s, as "
+"""Begins the measure of one of several ways to run a subject, of which the best counts."""
+
 
 @dataclass(frozen=True)
 class Record:
@@ -78,15 +83,27 @@ class Records:
 
     Args:
         model: What is trained.
+        machine: What it is measured on.
+
+    Attributes:
+        all: The records.
+        failures: Subjects that were not measured, each with the reason, as a sentence of which it is the subject.
+        model: See above.
+        machine: See above.
     """
 
-    def __init__(self, model: str):
+    def __init__(self, model: str, machine: Machine):
         self.all: list[Record] = []
-        self._model = model
+        self.failures: list[tuple[str, str]] = []
+        self.model, self.machine = model, machine
 
     def add(self, workload: str, buckets: int, precision: str, subject: str, measure: str, *values: float) -> None:
         """Note one measure, of one value or of all repetitions."""
-        self.all.append(Record(workload, buckets, precision, self._model, subject, measure, *summarize(values)))
+        self.all.append(Record(workload, buckets, precision, self.model, subject, measure, *summarize(values)))
+
+    def fail(self, subject: str, reason: str) -> None:
+        """Note that a subject was not measured."""
+        self.failures.append((subject, reason))
 
     def get(self, **wanted: str | int) -> list[Record]:
         """The records that have the given fields."""
@@ -97,29 +114,50 @@ class Records:
         found = self.get(**wanted)
         return found[0].median if found else None
 
-    def save(self, path: str | Path) -> None:
-        """Write all as JSON.
+    def dumps(self, indent: int | None = None) -> str:
+        """As JSON: the model, the machine, failures and records.
 
         Raises:
             ValueError: A record is not valid.
         """
-        given = [asdict(each) for each in self.all]
-        for each in given:
+        found = {"model": self.model, "machine": asdict(self.machine), "failures": self.failures}
+        found["records"] = [asdict(each) for each in self.all]
+        for each in found["records"]:
             validate(each)
-        Path(path).write_text(json.dumps(given, indent=1) + "\n", encoding="utf-8")
+        return json.dumps(found, indent=indent)
+
+    def save(self, path: str | Path) -> None:
+        """Write all to a file; see `dumps`."""
+        Path(path).write_text(self.dumps(indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def loads(cls, text: str) -> Records:
+        """The inverse of `dumps`.
+
+        Raises:
+            ValueError: A record is not valid, or there is none.
+        """
+        given = json.loads(text)
+        if not isinstance(given, dict) or not given.get("records") or "machine" not in given:
+            raise ValueError(
+                "it holds no records of a machine; expected what `bucket_efficiency.py --json` writes now."
+            )
+        for each in given["records"]:
+            validate(each)
+        machine = given["machine"] | {"extensions": tuple(given["machine"]["extensions"])}
+        records = cls(given["model"], Machine(**machine))
+        records.all = [Record(**each) for each in given["records"]]
+        records.failures = [tuple(each) for each in given["failures"]]
+        return records
 
     @classmethod
     def load(cls, path: str | Path) -> Records:
         """Read what `save` wrote.
 
         Raises:
-            ValueError: A record is not valid, or there is none.
+            ValueError: See `loads`.
         """
-        given = json.loads(Path(path).read_text(encoding="utf-8"))
-        for each in given:
-            validate(each)
-        if not given:
-            raise ValueError(f"{path} holds no records.")
-        records = cls(given[0]["model"])
-        records.all = [Record(**each) for each in given]
-        return records
+        try:
+            return cls.loads(Path(path).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error

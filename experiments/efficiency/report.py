@@ -7,20 +7,27 @@ from collections.abc import Iterable
 import numpy as np
 
 from efficiency.layouts import LAYOUTS, layout_of
-from efficiency.plan import BUCKETED, Plan
-from efficiency.records import Record, Records
+from efficiency.plan import BUCKETED, FINE, Plan
+from efficiency.records import WAY, Record, Records
 from efficiency.targets import is_pair, judge
 from seq2split.common.tables import table
 
 
 def text(records: Records, plan: Plan) -> str:
-    """All tables of what was measured."""
-    parts = [
+    """The machine, who was not measured, and all tables of what was."""
+    parts = [_head(records)]
+    parts += [
         _speeds(records, plan, workload, precision) for workload in plan.workloads for precision in plan.precisions
     ]
     parts += [_pairs(records, plan), _bucket_counts(records, plan), _residuals(records, plan)]
-    parts += [_forward_runs(records, plan), _building(records, plan), _padding(records, plan), _targets(records, plan)]
+    parts += [_forward_runs(records, plan), _building(records, plan), _scaling(records, plan)]
+    parts += [_padding(records, plan), _targets(records, plan)]
     return "\n\n".join(part for part in parts if part)
+
+
+def _head(records: Records) -> str:
+    failures = [f"{subject} {reason}" for subject, reason in dict.fromkeys(records.failures)]
+    return "\n".join([f"Measured on {records.machine.text}", *failures])
 
 
 def _titled(title: str, headers: list[str], rows: Iterable[list]) -> str:
@@ -30,18 +37,24 @@ def _titled(title: str, headers: list[str], rows: Iterable[list]) -> str:
 
 
 def _speeds(records: Records, plan: Plan, workload: str, precision: str) -> str:
-    where = {"workload": workload, "precision": precision, "buckets": plan.main}
+    where = {"workload": workload, "precision": precision}
     rows = []
     for each in records.get(measure="tokens/s", **where):
-        ratio = records.get(measure="speed of split over it", subject=each.subject, **where)
+        if each.buckets != (plan.fine if each.subject == FINE else plan.main):
+            continue
+        same = {"subject": each.subject, "buckets": each.buckets}
+        ratio = records.get(measure="speed of split over it", **same, **where)
         rows.append([each.subject, f"{each.median:,.0f}", *_quartiles(each, ",.0f"), *_shown_ratio(ratio), each.n])
-    measured = f"{plan.model}, {workload}, {precision}, {plan.main} buckets a side"
+    fine = f" ({FINE}: {plan.fine})" if FINE in {row[0] for row in rows} else ""
+    measured = f"{plan.model}, {workload}, {precision}, {plan.main} buckets a side{fine}"
     title = f"Training, {measured}; real source + target pieces a second"
     headers = ["subject", "tokens/s", "quartiles", "split is faster by", "quartiles", "n"]
     shown = _titled(title, headers, rows)
     for each in records.get(subject="products", measure="share of the step of split", **where):
         low, high = f"{each.low:.2f}", f"{each.high:.2f}"
         shown += f"\nIts matrix products alone take {each.median:.2f} of the step of split ({low} to {high})."
+    ways = [each for each in records.get(**where) if each.measure.startswith(WAY)]
+    shown += "".join(f"\n{each.subject}, {each.measure.removeprefix(WAY)}: {each.median:,.0f}." for each in ways)
     return shown
 
 
@@ -109,6 +122,21 @@ def _building(records: Records, plan: Plan) -> str:
     where = f"{plan.model}, {plan.workloads[0]}, {plan.precisions[0]}"
     title = f"Building all graphs, each subject in its own process, {where}"
     return _titled(title, ["subject", "buckets a side", "graphs", "seconds", "growth, MB", "resident, MB"], rows)
+
+
+def _scaling(records: Records, plan: Plan) -> str:
+    """Tokens in a second on some of the cores, and how often those of the first number."""
+    rows = []
+    for precision in plan.precisions:
+        for subject in dict.fromkeys(each.subject for each in records.get(precision=precision, measure="tokens/s")):
+            where = {"workload": plan.workloads[0], "precision": precision, "subject": subject}
+            found = [records.value(measure=f"tokens/s, {cores} cores", **where) for cores in plan.scaling]
+            if any(found):
+                speeds = ["-" if each is None else f"{each:,.0f}" for each in found]
+                gain = f"{found[-1] / found[0]:.2f}" if found[0] and found[-1] else "-"
+                rows.append([precision, subject, *speeds, gain])
+    headers = ["precision", "subject", *(f"{cores} cores" for cores in plan.scaling), "last over first"]
+    return _titled(f"Tokens/s by cores, {plan.model}, {plan.workloads[0]}", headers, rows)
 
 
 def _padding(records: Records, plan: Plan) -> str:

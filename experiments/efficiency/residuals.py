@@ -15,7 +15,7 @@ from efficiency.making import make
 from efficiency.setting import Setting
 from efficiency.subjects import Split, Subject
 
-_ROWS = 8
+_ROWS, _TIMES = 8, (2, 3)
 _PERSISTENT = 2  # how TensorFlow calls what a persistent tape may be asked for
 
 
@@ -38,17 +38,18 @@ def forward_runs(name: str, setting: Setting) -> dict[str, int]:
 
     Args:
         name: The subject.
-        setting: Its buckets and its model are taken.
+        setting: Its model is taken.
 
     Returns:
         By part the runs in the second step on a batch of one bucket pair, in one thread; the optimizer runs none.
     """
     small = replace(setting.sizes, vocabulary=16, units=4, layers=1)
-    subject = make(name, replace(setting, sizes=small, precision="float32", threads=1))
+    source, target = _TIMES
+    lengths = {"source": (source,), "target": (target,), "diagonal": (_TIMES,)}
+    subject = make(name, replace(setting, sizes=small, precision="float32", threads=1, **lengths))
     counters = {part: tf.Variable(0, trainable=False) for part in subject.layers}
     for part, layer in subject.layers.items():
         layer.call = _counted(layer.call, counters[part])
-    source, target = setting.source[0], setting.target[0]
     batch = full_batch(source, target, _ROWS * (source + target), small.vocabulary)
     subject.loss_and_gradients(batch)
     before = {part: int(counter) for part, counter in counters.items()}

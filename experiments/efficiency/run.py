@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from efficiency import peers, report, workloads
+from efficiency import peer_choice, report, workloads
 from efficiency.agreement import check
-from efficiency.batches import Batch, batch_of, full_batch, padded, tokens_of
+from efficiency.batches import full_batch
 from efficiency.building import build_apart, set_threads
 from efficiency.layouts import LAYOUTS, lay_out, layout_of
+from efficiency.machine import this_machine
 from efficiency.making import Subjects, kind
-from efficiency.naming import weights_of
-from efficiency.plan import BUCKETED, GROWING, PEERS, Plan
+from efficiency.peer_process import PeerError, PeerProcess
+from efficiency.plan import BUCKETED, FINE, GROWING, PEERS, Plan
 from efficiency.products import runner
-from efficiency.records import Records
+from efficiency.records import WAY, Records
 from efficiency.residuals import forward_runs, residual_bytes
+from efficiency.samples import Sample
+from efficiency.scaling import speeds_on
 from efficiency.setting import Setting
-from efficiency.subjects import LEARNING_RATE, Split
-from efficiency.timing import Work, seconds, speeds
-from efficiency.workloads import BOS, SIDES
-from seq2split.split.sequences import Sequences
+from efficiency.subjects import Split
+from efficiency.timing import Work, seconds, speeds, timed
 
 
 def run(plan: Plan, json: Path | None, plot: Path | None) -> None:
@@ -55,20 +56,12 @@ def run(plan: Plan, json: Path | None, plot: Path | None) -> None:
     print(f"\n{time.monotonic() - start:.0f} s in all, {bench.threads} threads", flush=True)
 
 
-class Sample(NamedTuple):
-    """Batches that stand for an epoch.
-
-    Attributes:
-        batches: The batches.
-        weights: How many of the epoch each stands for.
-    """
-
-    batches: list[Batch]
-    weights: list[float]
-
-    def work(self, step: Callable[[Any], Any]) -> Work:
-        """What a subject runs that takes the batches."""
-        return Work(step, self.batches, [tokens_of(batch) for batch in self.batches], self.weights)
+def measured(plan: Plan) -> Records:
+    """Measure, and return the records."""
+    bench = Bench(plan, set_threads(plan.threads, plan.intra_op))
+    for measure in bench.stages():
+        measure()
+    return bench.records
 
 
 class Bench:
@@ -85,9 +78,15 @@ class Bench:
 
     def __init__(self, plan: Plan, threads: int):
         self.plan, self.threads = plan, threads
-        self.records = Records(plan.model)
-        self.names = [name for name in plan.subjects if name not in PEERS]
-        self._peers = [name for name in plan.subjects if name in PEERS and not _left_out(name, plan)]
+        self.records = Records(plan.model, this_machine())
+        left_out = peer_choice.left_out(plan)
+        if plan.model != "transformer" and "packed" in plan.subjects:
+            left_out["packed"] = "only a Transformer can read several sentences in one row"
+        for name, reason in left_out.items():
+            self.records.fail(name, f"is left out: {reason}")
+        able = [name for name in plan.subjects if name not in left_out]
+        self.names = [name for name in able if name not in PEERS]
+        self._peers = [name for name in able if name in PEERS]
         self._subjects = Subjects()
         self._first = plan.workloads[0]
 
@@ -97,49 +96,92 @@ class Bench:
             yield partial(self.measure_padding, workload)
         for precision in self.plan.precisions:
             for workload in self.plan.workloads:
-                yield partial(self.measure_speed, workload, precision)
+                if "speed" not in self.plan.skip:
+                    yield partial(self.measure_speed, workload, precision)
                 if workload == self._first and "pairs" not in self.plan.skip:
                     yield partial(self.measure_pairs, precision)
+        if "runs" not in self.plan.skip:
+            yield self.count_forward_runs
         if "counts" not in self.plan.skip:
             yield self.measure_bucket_counts
         if "building" not in self.plan.skip:
             yield self.measure_building
+        for cores in self.plan.scaling:
+            yield partial(self.measure_scaling, cores)
 
     def measure_padding(self, workload: str) -> None:
         """The share of padding in an epoch, for every number of buckets."""
         corpus = workloads.load(workload)
-        for count in self.plan.counts:
+        names = [*self.names, *self._peers]
+        for count in sorted({*self.plan.counts, *map(self._count, names)}):
+            here = [name for name in names if (count == self.plan.fine if name == FINE else count in self.plan.counts)]
             shares = {
-                name: lay_out(name, workload, count, self.plan.tokens).padding(corpus)
-                for name in sorted({layout_of(each) for each in (*self.names, *self._peers)}, key=list(LAYOUTS).index)
+                layout: lay_out(layout, workload, count, self.plan.tokens).padding(corpus)
+                for layout in sorted({layout_of(name) for name in here}, key=list(LAYOUTS).index)
             }
-            for name in (*self.names, *self._peers):
+            for name in here:
                 self.records.add(workload, count, "any", name, "padding share", shares[layout_of(name)])
 
     def measure_speed(self, workload: str, precision: str) -> None:
         """Tokens in a second of every subject, ratios, the products alone, residuals and runs of the forward."""
-        setting = self._setting(workload, self.plan.main, precision)
-        self._subjects.keep(setting)
-        made = {name: self._subjects.get(name, setting) for name in self.names}
+        settings = {name: self._setting(workload, self._count(name), precision) for name in ("split", *self.names)}
+        self._subjects.keep(*settings.values())
+        made = {name: self._subjects.get(name, settings[name]) for name in self.names}
         for model in {subject.model for subject in made.values()}:
             model.reset()  # another workload may have trained it
-        made |= {name: _peer(name, setting) for name in self._peers if name != "jax" or precision == "float32"}
-        samples = {name: self._sample(name, workload, self.plan.main) for name in made}
-        pure = _first_pure(self._sample("split", workload, self.plan.main).batches, setting)
-        check(made, pure, precision)
-        if "jax" in made:
-            samples["jax"] = _to_buckets(samples["jax"], setting)
-        works = {name: samples[name].work(made[name].step) for name in made}
-        if "split" in made:
-            works["products"] = self._products(made["split"], samples["split"])
-        found = speeds(works, self.plan.rounds, f"{workload}, {precision}")
-        self._note_speeds(workload, precision, found)
+        setting, pure = settings["split"], self._sample("split", workload).first_pure(settings["split"])
+        with self._started(setting, workload) as started:
+            check(made | started, pure, precision)
+            works = {name: self._sample(name, workload).work(timed(each.step)) for name, each in made.items()}
+            if "split" in made:
+                works["products"] = self._products(made["split"], self._sample("split", workload))
+            works |= {way: self._peer_sample(way, setting, workload).work(each.step) for way, each in started.items()}
+            found = speeds(works, self.plan.rounds, f"{workload}, {precision}")
+        self._note_speeds(workload, precision, self._best_ways(workload, precision, found))
         for name in self.names:
-            kept = residual_bytes(made[name], pure)
+            kept = residual_bytes(made[name], pure) if name != FINE else {}
             for part, size in kept.items():
                 self.records.add(workload, self.plan.main, precision, name, f"residual bytes, {part}", size)
-        if workload == self._first and precision == self.plan.precisions[0]:
-            self._count_forward_runs(setting)
+
+    @contextmanager
+    def _started(self, setting: Setting, workload: str) -> Iterator[dict[str, PeerProcess]]:
+        """All ways of the peers, each in its process; in the end a line in the report for each that failed."""
+        started: dict[str, PeerProcess] = {}
+        try:
+            for way, peer in peer_choice.ways(self._peers, setting.precision):
+                try:
+                    started[way] = peer_choice.start(peer, setting)
+                except PeerError as error:
+                    self.records.fail(way, f"failed ({workload}, {setting.precision}): {error}")
+            yield started
+        finally:
+            for way, each in started.items():
+                if each.error is not None:
+                    self.records.fail(way, f"failed ({workload}, {setting.precision}): {each.error}")
+                each.close()
+
+    def _best_ways(self, workload: str, precision: str, found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What was found, with the best of several ways to run a peer in the place of all of them."""
+        best = dict(found)
+        for name in self._peers:
+            ways = {way: best.pop(way) for way in peer_choice.WAYS[name] if way in best}
+            for way, each in ways.items() if len(peer_choice.WAYS[name]) > 1 else ():
+                measure = WAY + way.removeprefix(f"{name}-")
+                self.records.add(workload, self.plan.main, precision, name, measure, *each)
+            if ways:
+                best[name] = max(ways.values(), key=np.median)
+        return best
+
+    def count_forward_runs(self) -> None:
+        """How often the forward of each part runs in a step, of every subject."""
+        setting = self._setting(self._first, self.plan.main, self.plan.precisions[0])
+        kinds = {kind(name) for name in self.names} - {"packed"}  # which calls the layers, not the encoder
+        runs = {each: forward_runs(each, setting) for each in tqdm(kinds, desc="counting forward runs", leave=False)}
+        for name in self.names:
+            for part, times in runs.get(kind(name), {}).items():
+                self.records.add(
+                    self._first, self._count(name), setting.precision, name, f"forward runs, {part}", times
+                )
 
     def measure_pairs(self, precision: str) -> None:
         """The step of split over that of the joint graph, for each pair of buckets."""
@@ -165,7 +207,7 @@ class Bench:
             setting = self._setting(self._first, count, precision)
             self._subjects.keep(setting)
             works = {
-                name: self._sample(name, self._first, count).work(self._subjects.get(name, setting).step)
+                name: self._sample(name, self._first, count).work(timed(self._subjects.get(name, setting).step))
                 for name in names
             }
             if works:
@@ -176,7 +218,7 @@ class Bench:
     def measure_building(self) -> None:
         """Graphs, seconds and memory, in the first precision."""
         plan, precision = self.plan, self.plan.precisions[0]
-        tasks = [(name, plan.main) for name in self.names]
+        tasks = [(name, self._count(name)) for name in self.names]
         tasks += [
             (name, count) for name in self.names for count in plan.counts if name in GROWING and count != plan.main
         ]
@@ -198,25 +240,42 @@ class Bench:
                     for key, measure in measures.items() if (kind(name), count) == done else ():
                         self.records.add(self._first, count, precision, name, measure, found[key])
 
+    def measure_scaling(self, cores: int) -> None:
+        """Tokens in a second on some of the cores, in a process of its own, on the first workload."""
+        found = speeds_on(cores, self.plan)
+        for each in found.get(measure="tokens/s"):
+            self.records.all.append(replace(each, measure=f"tokens/s, {cores} cores"))
+        for name, reason in found.failures:
+            if "left out" not in reason:
+                self.records.fail(name, f"{reason} (on {cores} cores)")
+
+    def _count(self, name: str) -> int:
+        """The number of buckets a side at which a subject is measured."""
+        return self.plan.fine if name == FINE else self.plan.main
+
     def _setting(self, workload: str, count: int, precision: str) -> Setting:
         return Setting.of(self.plan, workload, count, precision, self.threads)
 
-    def _sample(self, name: str, workload: str, count: int) -> Sample:
+    def _sample(self, name: str, workload: str, count: int | None = None) -> Sample:
         """A sample of an epoch of a subject's batches."""
-        layout, corpus = (lay_out(layout_of(name), workload, count, self.plan.tokens), workloads.load(workload))
-        batches, weights = layout.sample(self.plan.batches)
-        return Sample([batch_of(corpus, rows) for rows in batches], weights)
+        count = count or self._count(name)
+        return Sample.of(layout_of(name), workload, count, self.plan.tokens, self.plan.batches)
+
+    def _peer_sample(self, way: str, setting: Setting, workload: str) -> Sample:
+        """Likewise; what is compiled for each shape runs batches of one bucket pair alone, padded to it."""
+        sample = self._sample(way, workload)
+        return sample.to_buckets(setting) if layout_of(way) == "homogeneous" else sample
 
     def _products(self, subject: Split, sample: Sample) -> Work:
         """The matrix products of batches in the shapes in which split runs them."""
         setting = subject.setting
         shapes = [subject.shapes(batch) for batch in sample.batches]
         runs = [runner(setting.sizes, setting.precision, each, self.threads) for each in shapes]
-        return sample.work(lambda run: run())._replace(items=runs)
+        return sample.work(timed(lambda run: run()))._replace(items=runs)
 
     def _note_speeds(self, workload: str, precision: str, found: dict[str, np.ndarray]) -> None:
         def note(name: str, measure: str, values: Iterable[float]) -> None:
-            self.records.add(workload, self.plan.main, precision, name, measure, *values)
+            self.records.add(workload, self._count(name), precision, name, measure, *values)
 
         products = found.pop("products", None)
         if products is not None:
@@ -228,51 +287,3 @@ class Bench:
         if {"split-mixed", "joint-pairs-mixed"} <= found.keys():
             ratios = found["split-mixed"] / found["joint-pairs-mixed"]
             note("joint-pairs-mixed", "speed of split-mixed over it", ratios)
-
-    def _count_forward_runs(self, setting: Setting) -> None:
-        for name in tqdm(self.names, desc="counting forward runs", leave=False):
-            for part, times in forward_runs(name, setting).items():
-                self.records.add(self._first, self.plan.main, setting.precision, name, f"forward runs, {part}", times)
-
-
-def _left_out(name: str, plan: Plan) -> bool:
-    """Whether a peer can't be measured; says why."""
-    reason = peers.available()[name]
-    if not reason and plan.model == "gru":
-        reason = "it is not written for the GRU"
-    if not reason and name == "jax" and "float32" not in plan.precisions:
-        reason = "it is measured in float32 alone"
-    if reason:
-        print(f"{name} is left out: {reason}", file=sys.stderr)
-    return bool(reason)
-
-
-def _peer(name: str, setting: Setting) -> Any:
-    weights = weights_of(*setting.layers())
-    heads = setting.sizes.heads if setting.sizes.model == "transformer" else None
-    if name == "jax":
-        return peers.JaxSubject(weights, BOS, LEARNING_RATE, heads)
-    return peers.TorchSubject(weights, BOS, setting.precision, setting.threads, LEARNING_RATE, heads)
-
-
-def _is_pure(batch: Batch, setting: Setting) -> bool:
-    """Whether the rows of a batch are of one bucket pair; those left over at the end of an epoch are not."""
-    return all(len(set(lengths.tolist())) == 1 for lengths in setting.by_bucket(batch))
-
-
-def _first_pure(batches: list[Batch], setting: Setting) -> Batch:
-    """The one of middle size among the batches of one bucket pair."""
-    pure = [batch for batch in batches if _is_pure(batch, setting)]
-    return (pure or batches)[len(pure or batches) // 2]
-
-
-def _to_buckets(sample: Sample, setting: Setting) -> Sample:
-    """The batches of one bucket pair, padded to it."""
-    pure = [(batch, weight) for batch, weight in zip(*sample, strict=True) if _is_pure(batch, setting)]
-    return Sample([_to_bucket(batch, setting) for batch, _ in pure], [weight for _, weight in pure])
-
-
-def _to_bucket(batch: Batch, setting: Setting) -> Batch:
-    lengths = (int(each.max()) for each in setting.by_bucket(batch))
-    fields = padded(batch, np.arange(len(batch["source"].lengths)), *lengths)
-    return {side: Sequences(*(each.numpy() for each in field)) for side, field in zip(SIDES, fields, strict=True)}

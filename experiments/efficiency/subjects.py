@@ -194,10 +194,7 @@ class Sharded(Subject):
         for _, source, target in shards:
             self.prepare(source, target)
         share = tf.constant(1.0 / int(batch["target"].lengths.sum()), tf.float32)
-        found = list(self._pool.map(lambda shard: self.run(*padded(batch, *shard), share), shards))
-        each = {name: zip(*(gradients[name] for _, gradients in found), strict=True) for name in self.layers}
-        total = {name: list(self._pool.map(add_up, gradients)) for name, gradients in each.items()}
-        return tf.add_n([loss for loss, _ in found]) * share, total
+        return add_shards(self._pool, lambda shard: self.run(*padded(batch, *shard), share), shards, share)
 
     def build(self) -> None:
         """See the base."""
@@ -249,6 +246,30 @@ class Joint(Sharded):
         with tf.GradientTape() as tape:
             loss, _ = decoder(encoder(source, training=True), target, training=True)
         return loss, gradients_of(tape, loss, self.variables, share)
+
+
+def add_shards(
+    pool: ThreadPoolExecutor,
+    run: Callable[[Any], tuple[tf.Tensor, Gradients]],
+    shards: Sequence[Any],
+    share: tf.Tensor,
+) -> tuple[tf.Tensor, Gradients]:
+    """Run shards at once, and add up what they give.
+
+    Args:
+        pool: The threads.
+        run: Takes a shard; returns the sum of the losses of its target pieces, and gradients.
+        shards: The dearest first.
+        share: What a target piece counts for, a scalar.
+
+    Returns:
+        The sum of the losses times the share, and the sums of the gradients.
+    """
+    found = list(pool.map(run, shards))
+    names = found[0][1]
+    each = {name: zip(*(gradients[name] for _, gradients in found), strict=True) for name in names}
+    total = {name: list(pool.map(add_up, gradients)) for name, gradients in each.items()}
+    return tf.add_n([loss for loss, _ in found]) * share, total
 
 
 def _shape(inputs: tuple) -> tuple[int, ...]:

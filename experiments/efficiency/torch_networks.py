@@ -1,8 +1,9 @@
-"""The measured models in PyTorch's eager mode, as functions of inputs that give logits `[rows, target, vocabulary]`."""
+"""The measured models in PyTorch, as functions of inputs that give logits `[rows, target, vocabulary]`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,8 +14,47 @@ from efficiency.naming import Weights, below, by_part, layers
 from efficiency.peer_inputs import MASKED, Inputs, places
 
 Parameters = Mapping[str, nn.Parameter]
-Network = Callable[[Inputs], torch.Tensor]
 _EPSILON = 1e-6  # of the variance, as in our normalization
+_IGNORED = -100  # the label of padding
+_LONGEST = 1024  # positions that a Transformer has sinusoids for
+
+
+class Tensors(NamedTuple):
+    """A batch as a network reads it.
+
+    Attributes:
+        source: Pieces `[rows, source]`.
+        lengths: Of the sources, `[rows]`.
+        real: Whether source pieces are no padding, `[rows, source]`.
+        previous: The pieces before those that are predicted, `[rows, target]`.
+        labels: The pieces that are predicted, likewise, with a mark for padding.
+    """
+
+    source: torch.Tensor
+    lengths: torch.Tensor
+    real: torch.Tensor
+    previous: torch.Tensor
+    labels: torch.Tensor
+
+    @classmethod
+    def of(cls, inputs: Inputs) -> Tensors:
+        """Those of numpy arrays."""
+        real = np.arange(inputs.source.shape[1]) < inputs.lengths[:, None]
+        labels = np.where(inputs.real, inputs.labels, _IGNORED).astype(np.int64)
+        return cls(*map(torch.from_numpy, (inputs.source, inputs.lengths, real, inputs.previous, labels)))
+
+
+Network = Callable[[Tensors], torch.Tensor]
+
+
+def summed_loss(network: Network) -> Network:
+    """A network's cross-entropy, summed over the real positions of the target."""
+
+    def loss(inputs: Tensors) -> torch.Tensor:
+        logits, labels = network(inputs).flatten(0, 1), inputs.labels.flatten()
+        return functional.cross_entropy(logits, labels, ignore_index=_IGNORED, reduction="sum")
+
+    return loss
 
 
 def parameters_of(weights: Weights) -> Parameters:
@@ -32,15 +72,15 @@ def recurrent(parameters: Parameters) -> Network:
     encoder, decoder = by_part(parameters).values()
     encode, decode = _lstm(below(encoder, "lstm_0")), _lstm(below(decoder, "lstm_0"))
 
-    def logits(inputs: Inputs) -> torch.Tensor:
-        lengths = torch.from_numpy(inputs.lengths)
+    def logits(inputs: Tensors) -> torch.Tensor:
+        lengths = inputs.lengths
         encoded, _ = encode(_embeddings(encoder, inputs.source.T))
         summary = encoded[lengths - 1, torch.arange(len(lengths))]
         first = torch.tanh(_linear(decoder, "bridge", summary))[None].to(encoded.dtype)
         states, _ = decode(_embeddings(decoder, inputs.previous.T), (first, torch.zeros_like(first)))
         states, encoded = states.transpose(0, 1), encoded.transpose(0, 1)
         scores = states @ functional.linear(encoded, decoder["attention/kernel"]).transpose(1, 2)
-        scores = scores.masked_fill(~_real(inputs)[:, None], MASKED)
+        scores = scores.masked_fill(~inputs.real[:, None], MASKED)
         features = torch.cat([states, torch.softmax(scores, -1) @ encoded], -1)
         return _projected(decoder, torch.tanh(_linear(decoder, "combine", features)))
 
@@ -51,16 +91,21 @@ def transformer(parameters: Parameters, heads: int) -> Network:
     """The Transformer, which normalizes before each sublayer."""
     encoder, decoder = by_part(parameters).values()
     encoder_layers, decoder_layers = layers(encoder), layers(decoder)
+    sinusoids = torch.from_numpy(places(_LONGEST, encoder["embeddings"].shape[1]))
 
-    def logits(inputs: Inputs) -> torch.Tensor:
-        real, time = _real(inputs)[:, None, None], inputs.previous.shape[1]
+    def embedded(weights: Parameters, pieces: torch.Tensor) -> torch.Tensor:
+        scale = weights["embeddings"].shape[1] ** 0.5
+        return _embeddings(weights, pieces) * scale + sinusoids[: pieces.shape[1]]
+
+    def logits(inputs: Tensors) -> torch.Tensor:
+        real, time = inputs.real[:, None, None], inputs.previous.shape[1]
         earlier = torch.ones([time, time], dtype=torch.bool).tril()
-        encoded = _embeddings_at_places(encoder, inputs.source)
+        encoded = embedded(encoder, inputs.source)
         for layer in encoder_layers:
             encoded = encoded + _self_attention(layer, encoded, heads, real)
             encoded = encoded + _feedforward(layer, encoded)
         encoded = _normalized(encoder, "final_norm", encoded)
-        values = _embeddings_at_places(decoder, inputs.previous)
+        values = embedded(decoder, inputs.previous)
         for layer in decoder_layers:
             values = values + _self_attention(layer, values, heads, earlier)
             values = values + _attention_to(encoded, layer, values, heads, real)
@@ -115,18 +160,8 @@ def _feedforward(weights: Parameters, values: torch.Tensor) -> torch.Tensor:
     return _linear(weights, "feedforward_out", functional.relu(inner))
 
 
-def _real(inputs: Inputs) -> torch.Tensor:
-    """Whether source pieces are no padding, `[rows, source]`."""
-    return torch.from_numpy(np.arange(inputs.source.shape[1]) < inputs.lengths[:, None])
-
-
-def _embeddings(weights: Parameters, pieces: np.ndarray) -> torch.Tensor:
-    return functional.embedding(torch.from_numpy(np.ascontiguousarray(pieces)), weights["embeddings"])
-
-
-def _embeddings_at_places(weights: Parameters, pieces: np.ndarray) -> torch.Tensor:
-    units = weights["embeddings"].shape[1]
-    return _embeddings(weights, pieces) * units**0.5 + torch.from_numpy(places(pieces.shape[1], units))
+def _embeddings(weights: Parameters, pieces: torch.Tensor) -> torch.Tensor:
+    return functional.embedding(pieces, weights["embeddings"])
 
 
 def _normalized(weights: Parameters, name: str, values: torch.Tensor) -> torch.Tensor:

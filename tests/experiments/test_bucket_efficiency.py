@@ -15,8 +15,24 @@ import tensorflow as tf
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 sys.path.append(str(EXPERIMENTS))
 
-from efficiency import agreement, batches, layouts, peers, plan, products, records, residuals, targets, timing  # noqa: E402
+from efficiency import (  # noqa: E402
+    agreement,
+    batches,
+    comparison,
+    layouts,
+    packed,
+    peer_choice,
+    plan,
+    products,
+    records,
+    residuals,
+    scaling,
+    targets,
+    timing,
+)
+from efficiency.machine import Machine, this_machine  # noqa: E402
 from efficiency.making import make  # noqa: E402
+from efficiency.peer_process import PeerError  # noqa: E402
 from efficiency.run import Bench  # noqa: E402
 from efficiency.setting import Setting  # noqa: E402
 
@@ -24,6 +40,9 @@ COUNTS = plan.QUICK.counts
 FEW, MANY = COUNTS
 BUILT = ("split", "joint-pairs", "joint-pairs-mixed")
 PRECISION = "float32"
+(WORKLOAD,) = plan.QUICK.workloads
+RECURRENT = tuple(name for name in plan.SUBJECTS if name != "packed")
+MACHINE = Machine("A processor", ("AVX2",), 2, 23, {"Python": "3.11.7"})
 
 
 def run(*arguments):
@@ -36,13 +55,15 @@ def run(*arguments):
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
     """A quick run without the peers and building, in one precision: its records, what it printed, and its folder."""
-    return _run_quick(tmp_path_factory.mktemp("quick"), *plan.SUBJECTS, "--rounds", 2, "--skip", "building")
+    return _run_quick(tmp_path_factory.mktemp("quick"), *RECURRENT, "--rounds", 2, "--skip", "building")
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """Building alone, of two kinds of graphs: each takes a process for each number of buckets."""
-    return _run_quick(tmp_path_factory.mktemp("built"), *BUILT, "--rounds", 1, "--skip", "pairs", "counts")
+    return _run_quick(
+        tmp_path_factory.mktemp("built"), *BUILT, "--rounds", 1, "--skip", "speed", "pairs", "runs", "counts"
+    )
 
 
 def _run_quick(folder, *options):
@@ -65,12 +86,21 @@ def by_subject(found, **wanted):
     return {each.subject: each.median for each in found.get(**wanted)}
 
 
-def test_the_file_holds_a_list_of_records(quick):
-    given = json.loads((quick[2] / "found.json").read_text())
+def measured_at(name):
+    """The number of buckets a side at which everything of a subject is measured."""
+    return plan.QUICK.fine if name == plan.FINE else FEW
+
+
+def test_the_file_holds_the_machine_and_records(quick):
+    found = json.loads((quick[2] / "found.json").read_text())
+    assert found["machine"]["cores"] == this_machine().cores
+    assert found["machine"]["versions"]["tensorflow"] == tf.__version__
+    assert quick[1].splitlines()[0] == f"Measured on {this_machine().text}"
+    given = found["records"]
     keys = ["workload", "buckets", "precision", "model", "subject", "measure", "median", "low", "high", "n"]
     assert given
     assert all(list(each) == keys for each in given)
-    assert {each["workload"] for each in given} == {"embedded"}
+    assert {each["workload"] for each in given} == {WORKLOAD}
     assert {each["precision"] for each in given} == {PRECISION, "any"}
     noted = [tuple(each[key] for key in keys[:6]) for each in given]
     assert len(set(noted)) == len(noted)
@@ -81,8 +111,8 @@ def test_the_file_holds_a_list_of_records(quick):
     ["tokens/s", "speed of split over it", "padding share", "forward runs, encoder", "forward runs, decoder"],
 )
 def test_every_subject_has_every_measure(quick, measure):
-    found = by_subject(quick[0], measure=measure, buckets=FEW)
-    assert set(found) == set(plan.SUBJECTS)
+    found = {name: quick[0].value(measure=measure, subject=name, buckets=measured_at(name)) for name in RECURRENT}
+    assert None not in found.values()
     assert min(found.values()) > 0
 
 
@@ -130,7 +160,7 @@ def test_forwards_run_once_but_where_they_are_run_again(quick):
     again = {"encoder": {"rerun", "rerun-encoder"}, "decoder": {"rerun"}}
     for part, names in again.items():
         found = by_subject(quick[0], measure=f"forward runs, {part}")
-        assert found == {name: 2 if name in names else 1 for name in plan.SUBJECTS}
+        assert found == {name: 2 if name in names else 1 for name in RECURRENT}
 
 
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
@@ -142,16 +172,16 @@ def test_split_keeps_least(quick, part):
 
 @pytest.mark.parametrize("count", COUNTS)
 def test_padding_is_that_of_plain_arithmetic(quick, count):
-    corpus = layouts.workloads.load("embedded")
+    corpus = layouts.workloads.load(WORKLOAD)
     pairs = [(len(source), len(target)) for source, target in zip(*corpus.fields.values(), strict=True)]
     real = sum(map(sum, pairs))
-    bounds = [layouts.workloads.fit("embedded", count)[side].boundaries for side in ("source", "target")]
+    bounds = [layouts.workloads.fit(WORKLOAD, count)[side].boundaries for side in ("source", "target")]
     bucketed = sum(
         next(bound for bound in side if bound >= length)
         for pair in pairs
         for side, length in zip(bounds, pair, strict=True)
     )
-    both = layouts.diagonal_pairs("embedded", count)
+    both = layouts.diagonal_pairs(WORKLOAD, count)
     diagonal = sum(sum(next(each for each in both if max(each) >= max(pair))) for pair in pairs)
     longest = sum(max(lengths) for lengths in zip(*pairs, strict=True))
     found = by_subject(quick[0], measure="padding share", buckets=count)
@@ -163,7 +193,7 @@ def test_padding_is_that_of_plain_arithmetic(quick, count):
 
 
 def test_every_bucket_pair_is_timed(quick):
-    bounds = [layouts.workloads.fit("embedded", FEW)[side].boundaries for side in ("source", "target")]
+    bounds = [layouts.workloads.fit(WORKLOAD, FEW)[side].boundaries for side in ("source", "target")]
     expected = {f"step over joint-pairs, {source} x {target}" for source in bounds[0] for target in bounds[1]}
     assert {each.measure for each in quick[0].get(subject="split") if targets.is_pair(each.measure)} == expected
 
@@ -175,7 +205,7 @@ def test_products_are_part_of_the_step(quick):
 def test_tables_show_every_subject_and_the_targets(quick, built):
     found, printed, _ = quick
     lines = printed.splitlines()
-    for name in plan.SUBJECTS:
+    for name in RECURRENT:
         assert sum(line.split()[:1] == [name] for line in lines) >= 2  # speed, forward runs
     titles = ("Training", "Step of split", "Tokens/s", "Residuals", "Forward executions", "Targets")
     assert _titled(lines, titles) == dict.fromkeys(titles, True)
@@ -197,8 +227,8 @@ def _titled(lines, titles):
 def test_figures_are_drawn(quick, built):
     if not _has_matplotlib():
         pytest.skip("matplotlib, which draws them, is not installed")
-    common = {"lstm_padding", "lstm_speed_embedded"}
-    of_quick = {"lstm_speed_by_buckets", f"lstm_pairs_{PRECISION}"}
+    common = {"lstm_padding"}
+    of_quick = {f"lstm_speed_{WORKLOAD}", "lstm_speed_by_buckets", f"lstm_pairs_{PRECISION}"}
     for (_, _, folder), own in ((quick, of_quick), (built, {"lstm_building"})):
         written = {path.stem: path.read_bytes() for path in (folder / "figures").iterdir()}
         assert set(written) == common | own
@@ -213,6 +243,9 @@ def test_figures_are_drawn(quick, built):
         (["--buckets", "2", "0"], "--buckets 0: give at least 1"),
         (["--json", "/nowhere/found.json"], "--json /nowhere/found.json: give a file in a directory that exists"),
         (["--workloads", "wmt"], "invalid choice: 'wmt'"),
+        (["--scaling", "0"], "--scaling 0: give at least 1"),
+        (["--scaling", "4096"], "--scaling 4096: this process may use"),
+        (["--compare", "/nowhere/found.json"], "No such file or directory"),
     ],
 )
 def test_bad_input_is_told(arguments, told):
@@ -240,8 +273,11 @@ def mixed_batch():
     }
 
 
+DIFFERENT = [name for name in RECURRENT if not name.endswith(("-mixed", "-fine"))]
+
+
 def test_subjects_agree_on_mixed_batches(setting):
-    made = {name: make(name, setting) for name in plan.SUBJECTS if not name.endswith("-mixed")}
+    made = {name: make(name, setting) for name in DIFFERENT}
     for subject in made.values():
         subject.build()
     parts = dict.fromkeys(("split", "tape", "rerun", "rerun-encoder", "cache-all"), 2 * 2)
@@ -269,7 +305,7 @@ def test_subjects_of_a_transformer_agree(setting):
     """Each way to build it, once: with one target bucket there are fewer graphs."""
     sizes = plan.Sizes("transformer", vocabulary=20, units=8, layers=1)
     transformer = replace(setting, sizes=sizes, target=(5,), diagonal=((4, 5),))
-    made = {name: make(name, transformer) for name in plan.SUBJECTS if not name.endswith("-mixed")}
+    made = {name: make(name, transformer) for name in (*DIFFERENT, "packed")}
     assert all(sizes.feedforward in widths_of(subject) for subject in made.values())
     agreement.check(made, mixed_batch(), PRECISION)
 
@@ -295,7 +331,7 @@ def test_agreement_in_bfloat16_is_of_gradients(setting):
 
 def test_what_is_skipped_is_not_measured():
     bench = Bench(replace(plan.QUICK, precisions=(PRECISION,), skip=plan.STAGES), threads=1)
-    assert [stage.func.__name__ for stage in bench.stages()] == ["measure_padding", "measure_speed"]
+    assert [stage.func.__name__ for stage in bench.stages()] == ["measure_padding"]
 
 
 def test_steps_train(setting):
@@ -384,10 +420,10 @@ def test_speed_is_tokens_over_seconds(monkeypatch):
         clock[0] += seconds
 
     works = {
-        "slow": timing.Work(wait, [2.0, 3.0], [4, 6], [1.0, 1.0]),
-        "fast": timing.Work(wait, [1.0], [10], [1.0]),
-        "weighted": timing.Work(wait, [2.0, 3.0], [4, 6], [4.0, 1.0]),
-        "few tokens": timing.Work(wait, [1.0, 2.0], [4, 1], [1.0, 3.0]),
+        "slow": timing.Work(timing.timed(wait), [2.0, 3.0], [4, 6], [1.0, 1.0]),
+        "fast": timing.Work(timing.timed(wait), [1.0], [10], [1.0]),
+        "weighted": timing.Work(timing.timed(wait), [2.0, 3.0], [4, 6], [4.0, 1.0]),
+        "few tokens": timing.Work(timing.timed(wait), [1.0, 2.0], [4, 1], [1.0, 3.0]),
     }
     found = {name: each.tolist() for name, each in timing.speeds(works, rounds=2, label="").items()}
     assert found == {"slow": [2.0] * 2, "fast": [10.0] * 2, "weighted": [2.0] * 2, "few tokens": [1.0] * 2}
@@ -466,7 +502,7 @@ def _sum_of_products(group, dtype):
 
 
 def test_records_are_checked():
-    found = records.Records("lstm")
+    found = records.Records("lstm", MACHINE)
     found.add("embedded", 2, PRECISION, "split", "tokens/s", 3.0, 1.0, 2.0)
     (record,) = found.all
     assert (record.median, record.low, record.high, record.n) == (2.0, 1.5, 2.5, 3)
@@ -478,7 +514,7 @@ def test_records_are_checked():
 
 
 def test_records_that_are_wrong_are_not_written(tmp_path):
-    found = records.Records("lstm")
+    found = records.Records("lstm", MACHINE)
     found.all = [records.Record("embedded", 2, PRECISION, "lstm", "split", "tokens/s", 1.0, 1.0, float("inf"), 1)]
     with pytest.raises(ValueError, match="a record has the figures"):
         found.save(tmp_path / "found.json")
@@ -486,25 +522,161 @@ def test_records_that_are_wrong_are_not_written(tmp_path):
 
 
 def test_targets_are_judged():
-    found = records.Records("lstm")
+    found = records.Records("lstm", MACHINE)
     for subject, seconds in (("split", 2.0), ("joint-pairs", 8.0)):
         found.add("embedded", 12, "mixed_bfloat16", subject, "seconds to build", seconds)
-    found.add("embedded", FEW, "mixed_bfloat16", "tape", "speed of split over it", 1.2, 1.4, 1.1)
+    found.add(WORKLOAD, FEW, "mixed_bfloat16", "tape", "speed of split over it", 1.2, 1.4, 1.1)
+    for subject, speed in (
+        ("split", 100.0),
+        ("split-fine", 108.0),
+        ("dynamic", 90.0),
+        ("diagonal", 100.0),
+        ("jax", 109.0),
+    ):
+        found.add(WORKLOAD, measured_at(subject), PRECISION, subject, "tokens/s", speed)
     judged = {each.name: (each.reached, each.met) for each in targets.judge(found, plan.QUICK)}
     assert judged["build time, 12 x 12 buckets, split / joint-pairs"] == (0.25, False)
     assert judged["memory growth of building, 12 x 12 buckets, split / joint-pairs"] == (None, None)
     assert judged["split / tape, tokens/s, bfloat16"] == (1.2, True)
-    assert judged["split / jax, tokens/s, float32"] == (None, None)
+    ours, others = "split or split-fine", "dynamic, joint-pairs, diagonal, packed"
+    assert judged[f"{ours} / the best of {others}, float32"] == (1.08, True)
+    assert judged[f"{ours} / the best of {others}, bfloat16"] == (None, None)
+    assert judged[f"{ours} / the best of torch, torch-compile, jax, float32"] == (108.0 / 109.0, False)
+    with_amx = records.Records("lstm", replace(MACHINE, extensions=("AMX",)))
+    with_amx.all = found.all
+    assert {each.name: each.met for each in targets.judge(with_amx, plan.QUICK)}[
+        f"{ours} / the best of torch, torch-compile, jax, float32"
+    ]
 
 
-def test_peers_that_are_missing_are_named(monkeypatch, capsys):
-    from efficiency import run as runs
+def test_peers_that_are_missing_are_named(monkeypatch):
+    monkeypatch.setattr(peer_choice, "find_spec", lambda module: None if module == "torch" else True)
+    bfloat16 = replace(plan.QUICK, subjects=plan.SUBJECTS + plan.PEERS, precisions=("mixed_bfloat16",))
+    bench = Bench(bfloat16, threads=1)
+    told = dict(bench.records.failures)
+    assert told["torch"] == told["torch-compile"] == "is left out: No module named 'torch'"
+    assert told["jax"] == "is left out: it is measured in float32 alone"
+    assert told["packed"].startswith("is left out: only a Transformer")
+    assert bench.names == list(RECURRENT)
+    told = dict(Bench(replace(bfloat16, model="gru", precisions=(PRECISION,)), threads=1).records.failures)
+    assert told["jax"] == "is left out: it is not written for the GRU"
 
-    monkeypatch.setattr(peers, "available", lambda: {"torch": "No module named 'torch'", "jax": None})
-    bench = runs.Bench(replace(plan.QUICK, precisions=("mixed_bfloat16",)), threads=1)
-    told = capsys.readouterr().err
-    assert "torch is left out: No module named 'torch'" in told
-    assert "jax is left out: it is measured in float32 alone" in told
-    assert bench.names == list(plan.SUBJECTS)
-    runs.Bench(replace(plan.QUICK, model="gru"), threads=1)
-    assert "jax is left out: it is not written for the GRU" in capsys.readouterr().err
+
+def test_a_compiler_that_is_missing_is_named(monkeypatch):
+    monkeypatch.setattr(peer_choice, "find_spec", lambda _: True)
+    monkeypatch.setattr(peer_choice.shutil, "which", lambda _: None)
+    (reason,) = peer_choice.left_out(replace(plan.QUICK, subjects=("torch", "torch-compile"))).values()
+    assert reason.startswith("no C++ compiler is found: install one of g++")
+
+
+PEER_PLAN = replace(plan.QUICK, subjects=("torch", "jax"), precisions=(PRECISION,), units=8, rounds=2)
+
+
+def bench_with(monkeypatch, **factories):
+    """A bench whose peers are made by functions of `fake_peers`, one for each way."""
+    made = {name: {} for name in ("torch", "torch-compile", "jax")}
+    for way, name in factories.items():
+        made[way.partition("_")[0]][way.replace("_", "-")] = peer_choice.Peer(f"fake_peers:{name}", ())
+    monkeypatch.setattr(peer_choice, "WAYS", made)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
+    return Bench(PEER_PLAN, threads=1)
+
+
+@pytest.mark.parametrize(
+    ("fake", "told"),
+    [
+        ("imports_what_is_missing", "ModuleNotFoundError: No module named 'no_such_framework'"),
+        ("crashes_at_once", "its process was killed by SIGSEGV: about to crash"),
+        ("crashes_in_mid_run", "its process was killed by SIGKILL, as where memory runs out"),
+        ("raises_in_a_step", "RuntimeError: out of luck"),
+    ],
+)
+def test_a_peer_that_fails_is_a_line_of_the_report(monkeypatch, fake, told):
+    """It is not the end of the run, nor of the other peer."""
+    bench = bench_with(monkeypatch, torch=fake, jax="agrees")
+    bench.measure_speed(WORKLOAD, PRECISION)
+    assert bench.records.failures == [("torch", f"failed ({WORKLOAD}, {PRECISION}): {told}")]
+    assert set(by_subject(bench.records, measure="tokens/s")) == {"jax"}
+
+
+def test_the_best_way_of_a_peer_counts(monkeypatch):
+    """Its time is what its own process says."""
+    bench = bench_with(monkeypatch, torch_slow="sleeps", torch_fast="agrees")
+    bench.measure_speed(WORKLOAD, PRECISION)
+    speeds = by_subject(bench.records, measure="tokens/s")
+    ways = {each.measure: each.median for each in bench.records.get(subject="torch") if "as " in each.measure}
+    assert set(speeds) == {"torch"}
+    assert speeds["torch"] == ways["tokens/s, as fast"] > ways["tokens/s, as slow"]
+    assert bench.records.failures == []
+
+
+def test_a_peer_that_computes_another_thing_is_told(monkeypatch):
+    bench = bench_with(monkeypatch, torch="agrees", jax="disagrees")
+    with pytest.raises(agreement.DisagreementError, match="of jax"):
+        bench.measure_speed(WORKLOAD, PRECISION)
+
+
+def test_a_peer_stays_dead(monkeypatch):
+    bench = bench_with(monkeypatch, torch="raises_in_a_step")
+    peer = peer_choice.start(peer_choice.WAYS["torch"]["torch"], bench._setting(WORKLOAD, FEW, PRECISION))
+    for _ in range(2):
+        with pytest.raises(PeerError, match="out of luck"):
+            peer.step(mixed_batch())
+    assert peer._process.returncode == 0
+
+
+def test_a_peer_holds_no_tensorflow():
+    """Nor do the modules that it imports of ours."""
+    modules = "efficiency.peers", "efficiency.peer_server", "efficiency.peer_inputs", "efficiency.naming"
+    code = f"import sys, {', '.join(modules)}; sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(EXPERIMENTS), str(EXPERIMENTS.parent)])}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
+
+
+def test_packed_rows_hold_every_piece_once():
+    batch = mixed_batch()
+    sides = packed.pack(batch, (8, 8))
+    assert len({len(side.pieces) for side in sides}) == 1
+    for side, field in zip(sides, batch.values(), strict=True):
+        found = {}
+        for at in zip(*np.nonzero(side.segments), strict=True):
+            found.setdefault((at[0], side.segments[at]), []).append((int(side.positions[at]), int(side.pieces[at])))
+        sentences = [found[key] for key in sorted(found)]
+        assert [[place for place, _ in each] for each in sentences] == [list(range(n)) for n in field.lengths]
+        assert [[piece for _, piece in each] for each in sentences] == [
+            row[:length].tolist() for row, length in zip(field.values, field.lengths, strict=True)
+        ]
+    assert len(sides[0].pieces) == 7  # of nine sentences
+
+
+def test_speed_on_some_cores():
+    small = replace(plan.QUICK, subjects=("padded",), precisions=(PRECISION,), rounds=1, units=8)
+    found = scaling.speeds_on(1, small)
+    assert found.machine.cores == 1
+    assert set(by_subject(found, measure="tokens/s")) == {"padded"}
+
+
+def test_machines_stand_side_by_side(tmp_path):
+    """The fastest in bold; a subject that was not measured is a dash."""
+    other = replace(MACHINE, processor="Another", extensions=("AMX", "AVX-512"))
+    for name, machine, speed in (("one", MACHINE, 900.0), ("other", other, 1100.0)):
+        found = records.Records("lstm", machine)
+        for subject, each in (("split", 1000.0), ("dynamic", speed)):
+            found.add("multi30k", 6, PRECISION, subject, "tokens/s", each)
+            found.add("multi30k", 6, PRECISION, subject, "speed of split over it", 1000.0 / each)
+        found.fail("torch", "failed (multi30k, float32): its process was killed by SIGSEGV")
+        found.save(tmp_path / name)
+    lines = comparison.compare([tmp_path / "one", tmp_path / "other"]).splitlines()
+    assert [line.split(" | ")[3:7] for line in lines[2:4]] == [
+        ["A processor, AVX2, no AMX, 2 cores", "**1,000**", "-", "-"],
+        ["Another, AVX-512, AMX, 2 cores", "1,000", "-", "-"],
+    ]
+    assert "**1,100**" in lines[3]
+    assert f"- {MACHINE.text}" in lines
+    assert sum("SIGSEGV" in line for line in lines) == 2
+
+
+def test_a_file_without_a_machine_is_told(tmp_path):
+    (tmp_path / "old.json").write_text("[]")
+    with pytest.raises(ValueError, match="holds no records of a machine"):
+        comparison.compare([tmp_path / "old.json"])

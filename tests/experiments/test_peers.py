@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -15,22 +14,35 @@ from seq2split.models import RecurrentDecoder, RecurrentEncoder, TransformerDeco
 from seq2split.split.sequences import Sequences
 
 sys.path.append(str(Path(__file__).parents[2] / "experiments"))
-from efficiency import peers
-from efficiency.naming import variables_of, weights_of
+from efficiency import peer_choice, plan
+from efficiency.peer_process import PeerError, PeerProcess
+from efficiency.weights import variables_of, weights_of
 
 SOURCES, TARGETS, EMBEDDING, UNITS, BOS = 13, 11, 5, 6, 2
 LAYERS, HEADS, FEEDFORWARD = 2, 3, 10
-MISSING = peers.available()
-needs_torch = pytest.mark.skipif(MISSING["torch"] is not None, reason=f"PyTorch: {MISSING['torch']}")
-needs_jax = pytest.mark.skipif(MISSING["jax"] is not None, reason=f"JAX: {MISSING['jax']}")
+MISSING = peer_choice.left_out(plan.FULL)
 
 
-def make_torch(weights, precision="float32"):
-    return peers.TorchSubject(weights, BOS, precision, 2, 1e-2, heads_of(weights))
+def needs(name):
+    return pytest.mark.skipif(name in MISSING, reason=f"{name} {MISSING.get(name)}")
+
+
+def make_torch(weights, precision="float32", shapes=None):
+    given = {"precision": precision, "threads": 2, "shapes": shapes}
+    return start("TorchSubject", weights, given, {"OMP_WAIT_POLICY": "passive"})
+
+
+def make_compiled(weights):
+    return make_torch(weights, shapes="dynamic")
 
 
 def make_jax(weights):
-    return peers.JaxSubject(weights, BOS, 1e-2, heads_of(weights))
+    return start("JaxSubject", weights)
+
+
+def start(name, weights, given=None, environment=None):
+    options = {"bos": BOS, "learning_rate": 1e-2, "heads": heads_of(weights)} | (given or {})
+    return PeerProcess(f"efficiency.peers:{name}", weights, options, environment)
 
 
 def heads_of(weights):
@@ -52,7 +64,11 @@ def transformer(**options):
 
 every_peer = pytest.mark.parametrize(
     "make",
-    [pytest.param(make_torch, id="torch", marks=needs_torch), pytest.param(make_jax, id="jax", marks=needs_jax)],
+    [
+        pytest.param(make_torch, id="torch", marks=needs("torch")),
+        pytest.param(make_compiled, id="torch-compile", marks=needs("torch-compile")),
+        pytest.param(make_jax, id="jax", marks=needs("jax")),
+    ],
 )
 
 
@@ -120,7 +136,10 @@ def test_losses_and_gradients_are_those_of_ours(make, layers, batch, expected):
 def test_steps_lower_the_loss_and_leave_the_given_weights_alone(make, layers, batch, expected):
     weights = weights_of(*layers)
     subject = make(weights)
-    losses = [subject.step(batch) for _ in range(4)]
+    losses = [subject.loss_and_gradients(batch)[0]]
+    for _ in range(3):
+        assert subject.step(batch) > 0
+        losses.append(subject.loss_and_gradients(batch)[0])
     assert losses[0] == pytest.approx(expected[0], rel=1e-5)
     assert all(later < earlier for earlier, later in pairwise(losses))
     for name, weight in weights_of(*layers).items():
@@ -132,7 +151,6 @@ def test_a_step_moves_every_weight(make, layers, batch):
     """The first step of Adam moves each number by the learning rate, against the sign of its gradient."""
     subject = make(weights_of(*layers))
     _, gradients = subject.loss_and_gradients(batch)
-    gradients = {name: gradient.copy() for name, gradient in gradients.items()}
     subject.step(batch)
     for name, weight in subject.weights().items():
         moved = weight - weights_of(*layers)[name]
@@ -141,9 +159,14 @@ def test_a_step_moves_every_weight(make, layers, batch):
         np.testing.assert_allclose(moved[clear], -1e-2 * np.sign(gradients[name][clear]), rtol=5e-3, err_msg=name)
 
 
-@needs_torch
+@needs("torch")
 def test_bfloat16_is_near_and_not_float32(layers, batch, expected):
-    loss, gradients = make_torch(weights_of(*layers), "mixed_bfloat16").loss_and_gradients(batch)
+    try:
+        loss, gradients = make_torch(weights_of(*layers), "mixed_bfloat16").loss_and_gradients(batch)
+    except PeerError as error:
+        if "primitive descriptor" not in str(error):
+            raise
+        pytest.skip(f"this processor's oneDNN has no LSTM in bfloat16: {error}")
     assert loss == pytest.approx(expected[0], rel=2e-2)
     assert gradients.keys() == expected[1].keys()
     for name, wanted in expected[1].items():
@@ -152,10 +175,10 @@ def test_bfloat16_is_near_and_not_float32(layers, batch, expected):
     assert not np.allclose(found, wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
 
 
-@needs_torch
+@needs("torch")
 def test_an_unknown_precision_is_refused():
-    with pytest.raises(ValueError, match="expected one of"):
-        peers.TorchSubject({}, BOS, "float16", 1, 1e-2)
+    with pytest.raises(PeerError, match="expected one of"):
+        make_torch({}, "float16")
 
 
 @pytest.mark.parametrize(
@@ -175,11 +198,3 @@ def test_an_unknown_precision_is_refused():
 def test_another_model_is_refused(make, options):
     with pytest.raises(ValueError, match="the peers have the variables"):
         weights_of(*make(**options))
-
-
-def test_what_is_missing_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "jax", ModuleType("jax"))
-    monkeypatch.setitem(sys.modules, "optax", None)
-    monkeypatch.setitem(sys.modules, "torch", None)
-    assert "optax" in peers.available()["jax"]
-    assert "torch" in peers.available()["torch"]
