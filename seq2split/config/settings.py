@@ -21,6 +21,7 @@ from seq2split.config.values import (
     Range,
     Seed,
     Share,
+    Unroll,
 )
 from seq2split.search.options import LARGEST, LARGEST_BEAM
 
@@ -99,6 +100,7 @@ class ModelConfig:
     cell: Literal["lstm", "gru"] = "lstm"
     bidirectional: bool = True
     attention: Literal["luong", "bahdanau"] = "luong"
+    unroll: Unroll = "auto"
     heads: Width = 4
     feedforward: Width = 1024
     norm: Literal["pre", "post"] = "pre"

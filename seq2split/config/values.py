@@ -42,6 +42,7 @@ Files = Annotated[tuple[str, ...], PATH]
 OptionalFiles = Annotated[tuple[str, ...] | tuple[()], PATH]
 OptionalFile = Annotated[str, PATH]
 Lengths = int | tuple[int, ...]
+Unroll = bool | Literal["auto"]
 LARGEST = 10**12  # what counts steps and the like fits into 64 bits, and its sums too
 LONGEST = 2**20  # no padded length is above it
 Count = Annotated[int, Range(at_least=1)]
@@ -82,6 +83,7 @@ _TYPES: dict[Any, tuple[Callable[[Any], bool], str]] = {
     str: (_is_path, 'a path in quotes, or "" for none'),
     tuple[str, ...]: (_are_files, "a path in quotes, or a list of paths"),
     tuple[str, ...] | tuple[()]: (_are_files_or_none, "a path in quotes, or a list of paths, [] for none"),
+    Unroll: (lambda value: type(value) is bool or value == "auto", 'true, false or "auto"'),
     Lengths: (
         _are_lengths,
         "a count (an integer, at least 1), or a list of strictly increasing integers, at least 1 and at most "
