@@ -133,16 +133,19 @@ def _take_in_place(step: Step, state: Nest, given: list[tf.Tensor], order: range
     places, specs = _places(step, state, given)
 
     def body(taken: tf.Tensor, state: tuple[tf.Tensor, ...], buffers: list[tf.Tensor]) -> tuple:
-        at = order.start + order.step * taken
-        state, found = step(state, *(each[at] for each in given))
-        written = [(at + forwards, state[number]) if is_state else (at, found[number]) for is_state, number in specs]
+        at = order.start + order.step * taken[None]
+        one = tf.constant([1])
+        after = at + one  # once for all, since operations are what building takes its time for
+        state, found = step(state, *(_read(each, at, after, one) for each in given))
+        place = after if forwards else at
+        written = [(place, state[number]) if is_state else (at, found[number]) for is_state, number in specs]
         return taken + 1, state, [_write(each, *values) for each, values in zip(buffers, written, strict=True)]
 
     rows = tf.shape(state[0])[0]
     buffers = [_buffer([time + is_state, rows, *spec.shape[1:]], spec.dtype) for (is_state, _), spec in specs.items()]
     for at, (is_state, number) in enumerate(specs):
         if is_state:
-            buffers[at] = _write(buffers[at], tf.constant(0 if forwards else time), state[number])
+            buffers[at] = _write(buffers[at], tf.constant([0 if forwards else time]), state[number])
     _, state, buffers = tf.while_loop(lambda taken, *_: taken < time, body, (0, state, buffers))
     by_key = dict(zip(specs, buffers, strict=True))
     views = {"before": slice(1 - forwards, time + 1 - forwards), "after": slice(forwards, time + forwards)}
@@ -176,8 +179,14 @@ def _buffer(shape: Sequence[int | tf.Tensor], dtype: tf.DType) -> tf.Tensor:
     return tf.raw_ops.Empty(shape=tf.stack(shape), dtype=dtype)
 
 
+def _read(series: tf.Tensor, at: tf.Tensor, after: tf.Tensor, one: tf.Tensor) -> tf.Tensor:
+    """Return the matrix at a place, `[1]`, of a series: a view of it."""
+    return tf.raw_ops.StridedSlice(input=series, begin=at, end=after, strides=one, shrink_axis_mask=1)
+
+
 def _write(buffer: tf.Tensor, at: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
-    return tf.raw_ops.InplaceUpdate(x=buffer, i=at[None], v=matrix[None])
+    """Write a matrix `[rows, columns]` into a buffer `[places, rows, columns]` at a place, `[1]`."""
+    return tf.raw_ops.InplaceUpdate(x=buffer, i=at, v=tf.expand_dims(matrix, 0))
 
 
 def _traced_specs(function: Callable, state: Nest, given: Sequence[tf.Tensor]) -> Any:
