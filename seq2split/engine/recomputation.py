@@ -85,7 +85,9 @@ class Region:
     @staticmethod
     def can_recompute(operation: tf.Operation) -> bool:
         """True if running an operation again gives the same, and does nothing else."""
-        return operation.type == "Empty" or not (operation._is_stateful or is_random(operation))
+        if operation.type == "Empty":  # stateful in name, so that no two of them are taken for one
+            return True
+        return not operation._is_stateful and not is_random(operation)
 
     def root(self, tensor: tf.Tensor) -> tf.Tensor:
         """Return the tensor whose memory this one shares."""
