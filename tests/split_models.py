@@ -34,8 +34,10 @@ def randomize(variables):
         variable.assign(rng.normal(size=variable.shape) * 0.5)
 
 
-def make_layers(dtype="float64", *, cell="gru", attention="luong", bidirectional=False, layers=1, dropout=0.0):
-    common = {"cell": cell, "layers": layers, "dropout": dropout, "dtype": dtype}
+def make_layers(
+    dtype="float64", *, cell="gru", attention="luong", bidirectional=False, layers=1, dropout=0.0, unroll="auto"
+):
+    common = {"cell": cell, "layers": layers, "dropout": dropout, "unroll": unroll, "dtype": dtype}
     encoder = RecurrentEncoder(SOURCES, 3, FEATURES, bidirectional=bidirectional, name="encoder", **common)
     decoder = RecurrentDecoder(TARGETS, FEATURES, BOS, 3, UNITS, attention=attention, name="decoder", **common)
     randomize(encoder.trainable_variables + decoder.trainable_variables)

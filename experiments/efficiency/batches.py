@@ -52,7 +52,7 @@ def tokens_of(batch: Batch) -> int:
 def deal(source: np.ndarray, target: np.ndarray, threads: int) -> list[Shard]:
     """Group the rows of a batch by their padded lengths, and cuts what is more than one thread's share.
 
-    It is how `SplitModel` divides its groups, so that all subjects have as much to run at once.
+    So all subjects have as much to run at once as `SplitModel`, which deals out the rows of a batch likewise.
 
     Args:
         source: The padded source length of each row, `[rows]`.

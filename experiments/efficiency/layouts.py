@@ -9,11 +9,12 @@ import numpy as np
 
 from efficiency import workloads
 from efficiency.workloads import SIDES
-from seq2split.buckets import Buckets, batch_rows
+from seq2split.buckets import Buckets, batch_rows, merge_small
 from seq2split.corpus.batch_plan import BatchPlan
 from seq2split.corpus.corpus import Corpus
 
 ROW_MULTIPLE = 8
+GROUP_OVERHEAD = 8
 _ROW = 64  # the shortest packed row
 
 
@@ -97,8 +98,12 @@ def _diagonal_members(source: np.ndarray, target: np.ndarray, count: int) -> np.
 def _bucketed(mode: str) -> Callable[[str, int, int], Layout]:
     def cut(workload: str, count: int, tokens: int) -> Layout:
         corpus, buckets = workloads.load(workload), workloads.fit(workload, count)
-        plan = BatchPlan(corpus.lengths, buckets, mode=mode, tokens=tokens, row_multiple=ROW_MULTIPLE)
-        return Layout(*(buckets[side].padded(corpus.lengths[side]) for side in SIDES), plan.epoch(0))
+        batches = BatchPlan(corpus.lengths, buckets, mode=mode, tokens=tokens, row_multiple=ROW_MULTIPLE).epoch(0)
+        padded = [buckets[side].padded(corpus.lengths[side]) for side in SIDES]
+        for rows in batches:
+            for each in padded:
+                each[rows] = merge_small(each[rows], GROUP_OVERHEAD)
+        return Layout(*padded, batches)
 
     return cut
 

@@ -11,10 +11,10 @@ import numpy as np
 
 from efficiency import workloads
 from efficiency.batches import Batch
-from efficiency.layouts import diagonal_pairs
+from efficiency.layouts import GROUP_OVERHEAD, diagonal_pairs
 from efficiency.plan import Plan, Sizes
 from efficiency.workloads import BOS, SIDES
-from seq2split.buckets import Buckets
+from seq2split.buckets import Buckets, merge_small
 from seq2split.models import RecurrentDecoder, RecurrentEncoder, TransformerDecoder, TransformerEncoder
 
 Pair = tuple[int, int]
@@ -89,8 +89,8 @@ class Setting:
         return make(self.sizes, dtype=self.precision, seed=1)
 
     def by_bucket(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-        """Each row padded to its bucket, on either side."""
-        return tuple(self.buckets[side].padded(batch[side].lengths) for side in SIDES)
+        """Each row padded to its bucket, or to the one that a small group goes up to, on either side."""
+        return tuple(merge_small(self.buckets[side].padded(batch[side].lengths), GROUP_OVERHEAD) for side in SIDES)
 
     def by_diagonal(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """Each row padded to the bucket that holds its longer side."""

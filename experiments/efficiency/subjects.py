@@ -16,7 +16,7 @@ import tensorflow as tf
 
 import seq2split as s2s
 from efficiency.batches import Batch, deal, one_row, padded
-from efficiency.layouts import ROW_MULTIPLE
+from efficiency.layouts import GROUP_OVERHEAD, ROW_MULTIPLE
 from efficiency.looped import loop
 from efficiency.setting import Lengths, Pair, Setting
 from seq2split.split.gradients import add_up
@@ -117,7 +117,9 @@ class Split(Subject):
         super().__init__(setting, model)
         encoder = s2s.Node(self.layers["encoder"], "source", setting.buckets["source"])
         decoder = s2s.Node(self.layers["decoder"], [encoder, "target"], setting.buckets["target"], loss=True)
-        self.split = s2s.SplitModel([encoder, decoder], row_multiple=ROW_MULTIPLE, threads=setting.threads)
+        self.split = s2s.SplitModel(
+            [encoder, decoder], row_multiple=ROW_MULTIPLE, group_overhead=GROUP_OVERHEAD, threads=setting.threads
+        )
 
     def loss_and_gradients(self, batch: Batch) -> tuple[tf.Tensor, Gradients]:
         """See the base."""

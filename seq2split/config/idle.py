@@ -43,7 +43,7 @@ IDLE = (
         lambda config: not config.data.train_source2,
         "there is no second source, data.train_source2",
     ),
-    _only("recurrent", "cell", "bidirectional", "attention"),
+    _only("recurrent", "cell", "bidirectional", "attention", "unroll"),
     _only("transformer", "heads", "feedforward", "norm", "positions", "attention_dropout", "activation_dropout"),
     Idle(
         ("vocabulary.size", "vocabulary.algorithm", "vocabulary.character_coverage"),

@@ -22,6 +22,7 @@ from seq2split.config.values import (
     Range,
     Seed,
     Share,
+    Unroll,
 )
 from seq2split.search.options import LARGEST, LARGEST_BEAM
 
@@ -102,6 +103,7 @@ class ModelConfig:
     cell: Literal["lstm", "gru"] = "lstm"
     bidirectional: bool = True
     attention: Literal["luong", "bahdanau"] = "luong"
+    unroll: Unroll = AUTO
     heads: Width = 4
     feedforward: Width = 1024
     norm: Literal["pre", "post"] = "pre"

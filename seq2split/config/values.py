@@ -41,8 +41,9 @@ PATH = "path"  # marks a string that is a path: made absolute on load
 Files = Annotated[tuple[str, ...], PATH]
 OptionalFiles = Annotated[tuple[str, ...] | tuple[()], PATH]
 OptionalFile = Annotated[str, PATH]
-AUTO = "auto"  # a number of buckets that is chosen
+AUTO = "auto"  # what is chosen
 Lengths = Literal["auto"] | int | tuple[int, ...]
+Unroll = bool | Literal["auto"]
 LARGEST = 10**12  # what counts steps and the like fits into 64 bits, and its sums too
 LONGEST = 2**20  # no padded length is above it
 Count = Annotated[int, Range(at_least=1)]
@@ -85,6 +86,7 @@ _TYPES: dict[Any, tuple[Callable[[Any], bool], str]] = {
     str: (_is_path, 'a path in quotes, or "" for none'),
     tuple[str, ...]: (_are_files, "a path in quotes, or a list of paths"),
     tuple[str, ...] | tuple[()]: (_are_files_or_none, "a path in quotes, or a list of paths, [] for none"),
+    Unroll: (lambda value: type(value) is bool or value == AUTO, 'true, false or "auto"'),
     Lengths: (
         _are_lengths,
         '"auto", a count (an integer, at least 1), or a list of strictly increasing integers, at least 1 and at most '

@@ -6,7 +6,7 @@ each step; here the product is taken once over all steps, and padding is held of
 constant in the projected input closes the gates that let a step in, so that the state passes through a padded step bit
 for bit, and no step pays for it.
 
-The steps are taken, and differentiated, by `recurrence.recur`: unrolled, or in a loop where XLA compiles the layer.
+The steps are taken, and differentiated, by `recurrence.recur`: unrolled, or in a loop (`steps.take_steps`).
 
 Layers are time-major, `[time, rows, features]`, because a step is then a contiguous block. Matrix products run in the
 compute dtype of the layer's policy, and everything between them in its variable dtype.
@@ -24,7 +24,8 @@ import keras
 import tensorflow as tf
 
 from seq2split.layers.configuration import constructor_arguments
-from seq2split.layers.recurrence import State, recur
+from seq2split.layers.recurrence import State, StepCotangents, recur
+from seq2split.layers.steps import Unroll, check_unroll
 from seq2split.layers.weights import add_weight
 
 _SATURATED = 1e4  # a pre-activation at which the sigmoid is exactly 0 or 1 in every float type
@@ -37,6 +38,8 @@ class Recurrent(keras.Layer):
     Args:
         units: The size of the state.
         reverse: Whether to run from the last step to the first.
+        unroll: Whether each step has operations of its own (`True`), or all are one loop (`False`), whose graph is
+            built in half a second at any length; "auto" for a loop beyond 32 steps. Results are the same.
         **options: Arguments of `keras.Layer`, such as `dtype` and `name`.
     """
 
@@ -47,9 +50,9 @@ class Recurrent(keras.Layer):
     recurrent_bias: keras.Variable | None = None
     """The bias of the product with the old output, in a layer that has one beside `bias`."""
 
-    def __init__(self, units: int, *, reverse: bool = False, **options):
+    def __init__(self, units: int, *, reverse: bool = False, unroll: Unroll = "auto", **options):
         super().__init__(autocast=False, **options)
-        self.units, self.reverse = units, reverse
+        self.units, self.reverse, self.unroll = units, reverse, check_unroll(type(self).__name__, unroll)
 
     def build(self, input_shape):
         """Create the weights for inputs `[..., features]`."""
@@ -139,7 +142,7 @@ class Recurrent(keras.Layer):
         """Take one step; see `recurrence.Cell`."""
 
     @abstractmethod
-    def backward_step(self, saved: State, state_ct: State) -> tuple[tf.Tensor, tf.Tensor, tuple[tf.Tensor | None, ...]]:
+    def backward_step(self, saved: State, state_ct: State) -> StepCotangents:
         """Take the gradient of one step; see `recurrence.Cell`."""
 
     @abstractmethod
@@ -161,6 +164,12 @@ class Recurrent(keras.Layer):
     def _holding_biases(self) -> list[float]:
         """Return for each gate what keeps the state when it is added to the pre-activation."""
 
+    def _gates(self, activations: tf.Tensor) -> list[tf.Tensor]:
+        """Return each gate's columns of pre-activations, without those that mean nothing."""
+        further = activations.shape[1] - self.gates * self.units
+        sizes = [self.units] * self.gates + ([further] if further else [])
+        return tf.split(activations, sizes, axis=1)[: self.gates]
+
     def _padding(self, lengths: tf.Tensor, time: int) -> tf.Tensor:
         """Return ones at padded steps, `[time, rows]`."""
         return 1.0 - tf.transpose(tf.sequence_mask(lengths, time, self.variable_dtype))
@@ -173,6 +182,8 @@ class LSTM(Recurrent):
     Args:
         units: The size of the state.
         reverse: Whether to run from the last step to the first.
+        unroll: Whether each step has operations of its own (`True`), or all are one loop (`False`), whose graph is
+            built in half a second at any length; "auto" for a loop beyond 32 steps. Results are the same.
         **options: Arguments of `keras.Layer`, such as `dtype` and `name`.
 
     Example:
@@ -189,26 +200,23 @@ class LSTM(Recurrent):
     def forward_step(self, projected: tf.Tensor, recurred: tf.Tensor, state: State) -> tuple[State, State]:
         """Take one step; the gates are in the order input, forget, candidate, output."""
         _, cell = state
-        input, forget, candidate, output = tf.split(projected + recurred, 4, axis=1)
+        input, forget, candidate, output = self._gates(projected + recurred)
         input, forget, candidate, output = tf.sigmoid(input), tf.sigmoid(forget), tf.tanh(candidate), tf.sigmoid(output)
         after = forget * cell + input * candidate
         squashed = tf.tanh(after)
         return (output * squashed, after), (cell, input, forget, candidate, output, squashed)
 
-    def backward_step(self, saved: State, state_ct: State) -> tuple[tf.Tensor, tf.Tensor, tuple[tf.Tensor | None, ...]]:
+    def backward_step(self, saved: State, state_ct: State) -> StepCotangents:
         """Take the gradient of one step."""
         cell, input, forget, candidate, output, squashed = saved
         output_ct, after_ct = state_ct
         after_ct += tf.raw_ops.TanhGrad(y=squashed, dy=output_ct * output)
-        gates_ct = tf.concat(
-            [
-                tf.raw_ops.SigmoidGrad(y=input, dy=after_ct * candidate),
-                tf.raw_ops.SigmoidGrad(y=forget, dy=after_ct * cell),
-                tf.raw_ops.TanhGrad(y=candidate, dy=after_ct * input),
-                tf.raw_ops.SigmoidGrad(y=output, dy=output_ct * squashed),
-            ],
-            axis=1,
-        )
+        gates_ct = [
+            tf.raw_ops.SigmoidGrad(y=input, dy=after_ct * candidate),
+            tf.raw_ops.SigmoidGrad(y=forget, dy=after_ct * cell),
+            tf.raw_ops.TanhGrad(y=candidate, dy=after_ct * input),
+            tf.raw_ops.SigmoidGrad(y=output, dy=output_ct * squashed),
+        ]
         return gates_ct, gates_ct, (None, after_ct * forget)
 
     def final_state(self, outputs: tf.Tensor, last: State, initial: State, lengths: tf.Tensor) -> State:
@@ -235,6 +243,8 @@ class GRU(Recurrent):
     Args:
         units: The size of the state.
         reverse: Whether to run from the last step to the first.
+        unroll: Whether each step has operations of its own (`True`), or all are one loop (`False`), whose graph is
+            built in half a second at any length; "auto" for a loop beyond 32 steps. Results are the same.
         **options: Arguments of `keras.Layer`, such as `dtype` and `name`.
 
     Example:
@@ -251,23 +261,22 @@ class GRU(Recurrent):
     def forward_step(self, projected: tf.Tensor, recurred: tf.Tensor, state: State) -> tuple[State, State]:
         """Take one step; the gates are in the order update, reset, candidate; an open update gate keeps the state."""
         (output,) = state
-        update, reset, candidate = tf.split(projected, 3, axis=1)
-        update_recurred, reset_recurred, candidate_recurred = tf.split(recurred, 3, axis=1)
+        update, reset, candidate = self._gates(projected)
+        update_recurred, reset_recurred, candidate_recurred = self._gates(recurred)
         update, reset = tf.sigmoid(update + update_recurred), tf.sigmoid(reset + reset_recurred)
         candidate = tf.tanh(candidate + reset * candidate_recurred)
         after = update * output + (1.0 - update) * candidate
         return (after,), (output, update, reset, candidate, candidate_recurred)
 
-    def backward_step(self, saved: State, state_ct: State) -> tuple[tf.Tensor, tf.Tensor, tuple[tf.Tensor | None, ...]]:
+    def backward_step(self, saved: State, state_ct: State) -> StepCotangents:
         """Take the gradient of one step."""
         output, update, reset, candidate, candidate_recurred = saved
         (output_ct,) = state_ct
         update_ct = tf.raw_ops.SigmoidGrad(y=update, dy=output_ct * (output - candidate))
         candidate_ct = tf.raw_ops.TanhGrad(y=candidate, dy=output_ct * (1.0 - update))
         reset_ct = tf.raw_ops.SigmoidGrad(y=reset, dy=candidate_ct * candidate_recurred)
-        projected_ct = tf.concat([update_ct, reset_ct, candidate_ct], axis=1)
-        recurred_ct = tf.concat([update_ct, reset_ct, candidate_ct * reset], axis=1)
-        return projected_ct, recurred_ct, (output_ct * update,)
+        projected_ct = [update_ct, reset_ct, candidate_ct]
+        return projected_ct, [update_ct, reset_ct, candidate_ct * reset], (output_ct * update,)
 
     def final_state(self, outputs: tf.Tensor, last: State, initial: State, lengths: tf.Tensor) -> State:
         """Return the state after the last step, through which padding has held it."""

@@ -18,7 +18,7 @@ from seq2split.layers.configuration import constructor_arguments
 from seq2split.layers.dropout import Drop, chosen_seed, dropout
 from seq2split.layers.embeddings import check_own, own_or_shared
 from seq2split.layers.recurrence import State
-from seq2split.layers.steps import stacked, take_steps
+from seq2split.layers.steps import Unroll, stacked, take_steps
 from seq2split.models.output_projection import Losses, OutputProjection, shifted
 from seq2split.models.recurrent_encoder import Encoded, built, recurrent_layer
 from seq2split.split.sequences import Sequences
@@ -50,14 +50,15 @@ class RecurrentDecoder(keras.Layer):
         attention: `luong` or `bahdanau`.
         dropout: The share of the embeddings, of each layer's outputs and of the features that is dropped in training.
         tied_embeddings: Whether the embeddings are also the output projection; then `embedding` must equal `units`.
+        unroll: Whether the steps of a layer are unrolled in the graph, or in a loop; see `layers.Recurrent`.
         embeddings: The embeddings of another layer, to be shared; by default it has its own.
         label_smoothing: The probability that is spread over all pieces, in training only.
         seed: The seed of the dropout; by default one that `random.seed` repeats.
         **options: Arguments of `keras.Layer`, such as `dtype` and `name`.
 
     Raises:
-        ValueError: There is no such cell or attention; embeddings are tied, but differ in size from the features; or
-            the shared ones have another shape.
+        ValueError: There is no such cell, attention or way to unroll; embeddings are tied, but differ in size from the
+            features; or the shared ones have another shape.
 
     Example:
         >>> import tensorflow as tf
@@ -82,6 +83,7 @@ class RecurrentDecoder(keras.Layer):
         attention: str = "luong",
         dropout: float = 0.0,
         tied_embeddings: bool = False,
+        unroll: Unroll = "auto",
         embeddings: keras.Variable | None = None,
         label_smoothing: float = 0.0,
         seed: int | None = None,
@@ -95,7 +97,7 @@ class RecurrentDecoder(keras.Layer):
             )
         self.vocabulary, self.embedding, self.units, self.layers = vocabulary, embedding, units, layers
         self.encoded_dim = (encoded_dim,) if isinstance(encoded_dim, int) else tuple(encoded_dim)
-        self.bos, self.cell, self.attention = bos, cell, attention
+        self.bos, self.cell, self.attention, self.unroll = bos, cell, attention, unroll
         self.tied_embeddings, self.label_smoothing = tied_embeddings, label_smoothing
         self.shares_embeddings = embeddings is not None
         self.embeddings = own_or_shared(self, vocabulary, embedding, embeddings)
@@ -249,7 +251,8 @@ class RecurrentDecoder(keras.Layer):
             state = layer.step(projected + layer.product(context, contexts), state, recurrent)
             return state, (state[0], context, *weights)
 
-        state, (outputs, read, *weights) = take_steps(step, state, [projected], range(values.shape[0]))
+        order = range(values.shape[0])
+        state, (outputs, read, *weights) = take_steps(step, state, [projected], order, self.unroll)
         return stacked(outputs), stacked(read), [each[-1] for each in weights], state
 
 

@@ -12,6 +12,7 @@ from seq2split.layers import GRU, LSTM, Recurrent
 from seq2split.layers.configuration import constructor_arguments
 from seq2split.layers.dropout import chosen_seed, dropout
 from seq2split.layers.embeddings import check_own, own_or_shared
+from seq2split.layers.steps import Unroll
 from seq2split.split.sequences import Sequences
 
 CELLS = {"lstm": LSTM, "gru": GRU}
@@ -42,12 +43,14 @@ class RecurrentEncoder(keras.Layer):
         cell: `lstm` or `gru`.
         bidirectional: Whether each layer runs both ways.
         dropout: The share of the embeddings and of each layer's outputs that is dropped in training.
+        unroll: Whether the steps of a layer are unrolled in the graph, or in a loop; see `layers.Recurrent`.
         embeddings: The embeddings of another layer, to be shared; by default it has its own.
         seed: The seed of the dropout; by default one that `random.seed` repeats.
         **options: Arguments of `keras.Layer`, such as `dtype` and `name`.
 
     Raises:
-        ValueError: There is no such cell, the units cannot be halved, or the shared embeddings have another shape.
+        ValueError: There is no such cell, or way to unroll; the units cannot be halved; or the shared embeddings have
+            another shape.
 
     Example:
         >>> import tensorflow as tf
@@ -68,6 +71,7 @@ class RecurrentEncoder(keras.Layer):
         cell: str = "lstm",
         bidirectional: bool = True,
         dropout: float = 0.0,
+        unroll: Unroll = "auto",
         embeddings: keras.Variable | None = None,
         seed: int | None = None,
         **options,
@@ -79,7 +83,7 @@ class RecurrentEncoder(keras.Layer):
                 f"RecurrentEncoder: units = {units} cannot be halved between two directions; make it even."
             )
         self.vocabulary, self.embedding, self.units, self.layers = vocabulary, embedding, units, layers
-        self.cell, self.bidirectional = cell, bidirectional
+        self.cell, self.bidirectional, self.unroll = cell, bidirectional, unroll
         self.shares_embeddings = embeddings is not None
         self.embeddings = own_or_shared(self, vocabulary, embedding, embeddings)
         self.dropout, self.seed = dropout, chosen_seed(seed)
@@ -122,7 +126,7 @@ def recurrent_layer(
     """Make a recurrent layer of an encoder or a decoder, its variables named after both.
 
     Args:
-        model: The encoder or decoder.
+        model: The encoder or decoder, which says whether to unroll.
         cell: `lstm` or `gru`.
         units: The size of the state.
         inputs: The size of the inputs.
@@ -133,11 +137,12 @@ def recurrent_layer(
         The layer, built.
 
     Raises:
-        ValueError: There is no such cell.
+        ValueError: There is no such cell, or way to unroll.
     """
     check_choice(f"{type(model).__name__}: cell", cell, CELLS)
     name = f"{cell}_{depth}{'_reverse' if reverse else ''}"
-    return built(model, CELLS[cell](units, reverse=reverse, dtype=model.dtype_policy, name=name), inputs)
+    layer = CELLS[cell](units, reverse=reverse, unroll=model.unroll, dtype=model.dtype_policy, name=name)
+    return built(model, layer, inputs)
 
 
 def built(model: keras.Layer, layer: keras.Layer, inputs: int) -> keras.Layer:

@@ -225,6 +225,7 @@ def _recurrent(request: ModelRequest, settings: ModelConfig) -> tuple[dict[str, 
             cell=settings.cell,
             bidirectional=settings.bidirectional,
             dropout=settings.dropout,
+            unroll=settings.unroll,
             **_encoder_options(request, settings, encoders),
         )
     decoder = RecurrentDecoder(
@@ -237,6 +238,7 @@ def _recurrent(request: ModelRequest, settings: ModelConfig) -> tuple[dict[str, 
         cell=settings.cell,
         attention=settings.attention,
         dropout=settings.dropout,
+        unroll=settings.unroll,
         **_decoder_options(request, settings, encoders),
     )
     return encoders, decoder

@@ -37,16 +37,29 @@ def train(*inputs):
 # How each is made, not with its defaults, and what is computed with it; dropout included, for which the seed is kept.
 SUBJECTS = {
     "LSTM": (lambda: layers.LSTM(4, reverse=True), lambda layer: layer(FLOATS, LENGTHS[0] - tf.range(3))),
-    "GRU": (lambda: layers.GRU(4, reverse=True), lambda layer: layer(FLOATS)),
+    "GRU": (lambda: layers.GRU(4, reverse=True, unroll=False), lambda layer: layer(FLOATS)),
     "LuongAttention": (lambda: layers.LuongAttention(8, dtype="mixed_bfloat16"), attend),
     "BahdanauAttention": (lambda: layers.BahdanauAttention(8), attend),
     "LayerNormalization": (layers.LayerNormalization, lambda layer: layer(FLOATS)),
     "MultiHeadAttention": (lambda: layers.MultiHeadAttention(8, 2), attend_to_itself),
     "TransformerLayer": (lambda: layers.TransformerLayer(8, 2, 6, norm="post"), lambda layer: layer(FLOATS)),
-    "RecurrentEncoder": (lambda: models.RecurrentEncoder(9, 3, 8, 2, cell="gru", dropout=0.3), train(SOURCE)),
+    "RecurrentEncoder": (
+        lambda: models.RecurrentEncoder(9, 3, 8, 2, cell="gru", dropout=0.3, unroll=False),
+        train(SOURCE),
+    ),
     "RecurrentDecoder": (
         lambda: models.RecurrentDecoder(
-            9, [8, 8], 2, 4, 4, 2, attention="bahdanau", dropout=0.3, tied_embeddings=True, label_smoothing=0.1
+            9,
+            [8, 8],
+            2,
+            4,
+            4,
+            2,
+            attention="bahdanau",
+            unroll=True,
+            dropout=0.3,
+            tied_embeddings=True,
+            label_smoothing=0.1,
         ),
         train(ENCODED, ENCODED, TARGET),
     ),

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from arrays import assert_close, normal
 
-from seq2split.layers import projected_cross_entropy
+from seq2split.layers import cross_entropy, projected_cross_entropy
 
 CLASSES = 7
 
@@ -95,3 +95,60 @@ def test_projected_cross_entropy_in_bfloat16_is_near_float32():
     exact, rounded = (projected(parameters, labels, 0.1, dtype)[0] for dtype in ("float32", "bfloat16"))
     assert abs(float(tf.reduce_mean(exact - rounded))) < 0.02
     assert float(tf.reduce_max(tf.abs(exact - rounded))) < 0.5
+
+
+# In chunks of classes
+
+
+def run_in_graph(parameters, labels, smoothing, dtype="float64"):
+    """The losses with their gradients, and the number of columns of each product that is a whole chunk of logits."""
+
+    @in_graph
+    def run(*parameters):
+        with tf.GradientTape() as tape:
+            tape.watch(parameters)
+            loss, nll = projected(parameters, labels, smoothing, dtype)
+            total = tf.reduce_sum(tf.cast(normal(*loss.shape, seed=1), loss.dtype) * loss)
+        return loss, nll, tape.gradient(total, parameters)
+
+    traced = run.get_concrete_function(*parameters)
+    products = [
+        each for each in traced.graph.get_operations() if each.type == "MatMul" and each.get_attr("transpose_b")
+    ]
+    return run(*parameters), [each.outputs[0].shape[1] for each in products]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize(("classes_at_once", "expected"), [(6, [4, 3]), (3, [3, 3, 1]), (1, [1] * CLASSES)])
+def test_chunks_change_nothing(smoothing, classes_at_once, expected, monkeypatch):
+    """Each chunk's logits are computed twice, and never all."""
+    parameters, labels = output_layer(positions=50), tf.constant([*range(CLASSES)] * 7 + [3])
+    whole, products = run_in_graph(parameters, labels, smoothing)
+    assert products == [CLASSES]
+    monkeypatch.setattr(cross_entropy, "_MOST_BYTES", classes_at_once * 50 * 8)
+    found, products = run_in_graph(parameters, labels, smoothing)
+    assert products == expected * 2
+    for one, other in zip(tf.nest.flatten(found), tf.nest.flatten(whole), strict=True):
+        assert_close(one, other)
+
+
+def test_chunks_in_bfloat16_are_near_float32(monkeypatch):
+    parameters = [tf.cast(each, "float32") for each in output_layer(positions=50, units=16)]
+    labels = tf.constant([*range(CLASSES)] * 7 + [3])
+    exact, _ = run_in_graph(parameters, labels, 0.1, "float32")
+    monkeypatch.setattr(cross_entropy, "_MOST_BYTES", 3 * 50 * 2)
+    rounded, products = run_in_graph(parameters, labels, 0.1, "bfloat16")
+    assert len(products) > 2
+    for one, other in zip(tf.nest.flatten(rounded), tf.nest.flatten(exact), strict=True):
+        assert one.dtype == other.dtype
+        assert np.abs(one - other).mean() < 0.02 * np.abs(other).max()
+
+
+@pytest.mark.parametrize("positions", [None, 2000])
+def test_one_chunk_where_it_fits_or_positions_are_unknown(positions):
+    assert cross_entropy._chunks(8000, positions, 4) == [slice(0, 8000)]
+
+
+def test_chunks_are_about_equal_and_cover_all_classes():
+    chunks = cross_entropy._chunks(64_001, 1024, 4)
+    assert [(each.start, each.stop) for each in chunks] == [(0, 32_001), (32_001, 64_001)]

@@ -9,7 +9,7 @@ import tensorflow as tf
 from arrays import FLOATS, assert_close, normal, randomize
 
 from seq2split.common.compilation import tracing_for_xla
-from seq2split.layers import GRU, LSTM
+from seq2split.layers import GRU, LSTM, products
 from seq2split.layers.recurrent import _SATURATED
 
 CELLS = {"lstm": (LSTM, keras.layers.LSTM, {}), "gru": (GRU, keras.layers.GRU, {"reset_after": True})}
@@ -125,13 +125,25 @@ def test_initial_weights_are_those_of_keras(cell):
     np.testing.assert_allclose(recurrent @ recurrent.T, np.eye(UNITS), atol=1e-6)
 
 
-# In a loop, as where XLA compiles it
+@every_cell
+def test_gates_spread_over_more_columns_change_nothing(cell, monkeypatch):
+    layer, inputs = make_layer(cell), normal(TIME, ROWS, FEATURES)
+    expected = [traced(layer, LENGTHS, unroll=unroll)(inputs, None) for unroll in (True, False)]
+    monkeypatch.setattr(products, "_COLLIDING", UNITS)
+    found = [traced(layer, LENGTHS, unroll=unroll)(inputs, None) for unroll in (True, False)]
+    assert products.spread(3 * UNITS) > 3 * UNITS
+    for one, other in zip(tf.nest.flatten(found), tf.nest.flatten(expected), strict=True):
+        assert_close(one, other)
 
 
-def traced(layer, lengths, *, for_xla, **options):
+# In a loop
+
+
+def traced(layer, lengths, *, unroll, for_xla=False, **options):
     """A function of inputs and state that returns outputs, final state and gradients."""
 
     def run(inputs, state):
+        layer.unroll = unroll
         with tracing_for_xla(for_xla):
             return run_ours(layer, inputs, lengths, state)
 
@@ -142,11 +154,13 @@ def traced(layer, lengths, *, for_xla, **options):
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("given_state", [False, True])
-def test_a_loop_equals_unrolled_steps(cell, reverse, padded, given_state):
+@pytest.mark.parametrize("for_xla", [False, True])
+def test_a_loop_equals_unrolled_steps(cell, reverse, padded, given_state, for_xla):
     layer = make_layer(cell, reverse=reverse)
     state = make_state(layer) if given_state else None
     inputs, lengths = normal(TIME, ROWS, FEATURES), LENGTHS if padded else None
-    found, expected = (traced(layer, lengths, for_xla=for_xla)(inputs, state) for for_xla in (True, False))
+    found = traced(layer, lengths, unroll=False, for_xla=for_xla)(inputs, state)
+    expected = traced(layer, lengths, unroll=True)(inputs, state)
     for one, other in zip(tf.nest.flatten(found), tf.nest.flatten(expected), strict=True):
         assert_close(one, other)
 
@@ -155,7 +169,7 @@ def test_a_loop_equals_unrolled_steps(cell, reverse, padded, given_state):
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("mixed_bfloat16", 2e-2)])
 def test_a_loop_is_near_unrolled_steps(cell, dtype, tolerance):
     layer, inputs = make_layer(cell, dtype=dtype), normal(TIME, ROWS, FEATURES, dtype="float32")
-    found, expected = (traced(layer, LENGTHS, for_xla=for_xla)(inputs, None) for for_xla in (True, False))
+    found, expected = (traced(layer, LENGTHS, unroll=unroll)(inputs, None) for unroll in (False, True))
     for one, other in zip(tf.nest.flatten(found), tf.nest.flatten(expected), strict=True):
         assert one.dtype == other.dtype
         assert_close(one, other, tolerance)
@@ -166,9 +180,9 @@ def test_a_loop_is_near_unrolled_steps(cell, dtype, tolerance):
 def test_xla_compiles_a_loop_in_which_padding_changes_no_bit(cell, reverse):
     layer = make_layer(cell, reverse=reverse, dtype="float32")
     inputs, state = normal(TIME, ROWS, FEATURES, dtype="float32"), make_state(layer, dtype="float32")
-    compiled = traced(layer, LENGTHS, for_xla=True, jit_compile=True)
+    compiled = traced(layer, LENGTHS, unroll="auto", for_xla=True, jit_compile=True)
     results = [compiled(with_garbage(inputs, size), state) for size in (0.5, 1e3)]
-    expected = traced(layer, LENGTHS, for_xla=False)(inputs, state)
+    expected = traced(layer, LENGTHS, unroll=True)(inputs, state)
     real = [(outputs * real_mask(), *others) for outputs, *others in (*results, expected)]
     for one, other, unrolled in zip(*map(tf.nest.flatten, real), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -176,7 +190,20 @@ def test_xla_compiles_a_loop_in_which_padding_changes_no_bit(cell, reverse):
 
 
 @every_cell
-def test_a_loop_takes_any_number_of_rows(cell):
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_padding_changes_no_bit_in_a_loop(cell, reverse, dtype):
+    layer = make_layer(cell, reverse=reverse, dtype=dtype)
+    inputs, loop = normal(TIME, ROWS, FEATURES, dtype="float32"), traced(layer, LENGTHS, unroll=False)
+    results = [loop(with_garbage(inputs, size), None) for size in (0.5, 1e3)]
+    real = [(outputs * real_mask(), *others) for outputs, *others in results]
+    for one, other in zip(*map(tf.nest.flatten, real), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@every_cell
+@pytest.mark.parametrize("for_xla", [False, True])
+def test_a_loop_takes_any_number_of_rows(cell, for_xla):
     layer = make_layer(cell)
     specs = tf.TensorSpec([TIME, None, FEATURES], tf.float64), tf.TensorSpec([None], tf.int32)
 
@@ -186,7 +213,8 @@ def test_a_loop_takes_any_number_of_rows(cell):
             outputs, final = layer(inputs, lengths)
         return outputs, final, tape.gradient([outputs, *final], inputs)
 
-    with tracing_for_xla():
+    layer.unroll = False
+    with tracing_for_xla(for_xla):
         loop = tf.function(run, autograph=False).get_concrete_function(*specs)
     given = normal(TIME, ROWS, FEATURES), tf.constant(LENGTHS)
     for one, other in zip(*map(tf.nest.flatten, (loop(*given), run(*given))), strict=True):

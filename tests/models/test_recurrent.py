@@ -134,22 +134,24 @@ def test_summary_is_the_outputs_at_the_ends(options):
             np.testing.assert_array_equal(encoded.summary[row], np.zeros(ENCODED))
 
 
-def operations_for_xla(layer, *specs):
-    """How often each type of operation stands in the passes that are traced for XLA."""
+def operations_of(layer, *specs, jit_compile):
+    """How often each type of operation stands in the passes."""
     passes = ["value_and_gradients"] if isinstance(layer, RecurrentDecoder) else ["forward"]
-    graph = s2s.Part(layer).build(*specs, trace=passes, jit_compile=True)
+    graph = s2s.Part(layer).build(*specs, trace=passes, jit_compile=jit_compile)
     functions = [each for traced in graph.passes.values() for each in traced.functions]
     return sum((operations(each.concrete) for each in functions), Counter())
 
 
 @pytest.mark.parametrize("make", [make_encoder, *(functools.partial(make_decoder, **DECODERS[at]) for at in (0, 3, 6))])
-def test_what_xla_compiles_has_as_many_operations_for_any_length(make):
-    """It takes more than linearly long for more of them; and no loop reads a variable, or it would not be stateless."""
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_graphs_have_as_many_operations_for_any_length(make, jit_compile):
+    """They take long to build, and XLA more than linearly; and no loop reads a variable, or it'd not be stateless."""
     layer, encoded = make(), tf.nest.map_structure(as_spec, make_encoded())
     counts = []
-    for time in (3, 9):
+    for time in (5, 9):
         field = Sequences(tf.TensorSpec([3, time], tf.int32), tf.TensorSpec([3], tf.int32))
-        counts.append(operations_for_xla(layer, *([encoded] if isinstance(layer, RecurrentDecoder) else []), field))
+        specs = [encoded, field] if isinstance(layer, RecurrentDecoder) else [field]
+        counts.append(operations_of(layer, *specs, jit_compile=jit_compile))
     assert counts[0].total() == counts[1].total()
     assert counts[0]["StatelessWhile"] > 0
     assert counts[0]["While"] == 0
@@ -174,6 +176,11 @@ def test_odd_units_cannot_be_halved():
             lambda **options: RecurrentDecoder(TARGETS, ENCODED, BOS, **options),
             {"attention": "dot"},
             "one of luong, bahdanau",
+        ),
+        (
+            lambda **options: RecurrentEncoder(SOURCES, 3, ENCODED, **options),
+            {"unroll": "never"},
+            "LSTM: unroll is 'never'",
         ),
     ],
 )

@@ -81,7 +81,7 @@ def test_more_context_buckets_cost_compilations_for_less_padding():
     ids=["gru-bahdanau", "lstm-luong"],
 )
 def test_recurrent_models_equal_joint(options):
-    """Their steps are in loops, and those of the joint model unrolled."""
+    """Their steps are in loops that XLA compiles, and those of the joint model, which are few, unrolled."""
     encoder, decoder = models.make_layers(**options)
     compiled = models.split(encoder, decoder, jit_compile=True, rows=3, threads=2)
     expected = models.joint_of(encoder, decoder)(make_batch().values(), POSITIONS)

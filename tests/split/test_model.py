@@ -69,6 +69,20 @@ def test_mixed_batch_equals_joint_in_float32(options):
     assert_close(found, joint_of(encoder, decoder)(make_batch().values(), POSITIONS), 1e-5, cancelling=True)
 
 
+@pytest.mark.parametrize("options", CONFIGURATIONS[1:5:3], ids=label)
+@pytest.mark.parametrize("save", ["needed", "inputs", "products"])
+def test_a_split_model_in_loops_equals_a_joint_one_without(options, save):
+    encoder, decoder = make_layers(**options, unroll=False)
+    model = split(s2s.Part(encoder, save=save, name="encoder"), decoder)
+    assert_close(
+        model.loss_and_gradients(make_batch()),
+        joint_of(*make_layers(**options, unroll=True))(make_batch().values(), POSITIONS),
+    )
+    if save == "inputs":  # nothing of what its loops write to is kept
+        kept = model.graphs["encoder", 3].residual_specs
+        assert {each.kind for each in kept if f"/{options['cell']}_" in each.name} == {"variable"}
+
+
 def test_mixed_batch_equals_homogeneous_batches():
     """Each weighted by its target positions."""
     batch, by_pair = make_batch(), {}
