@@ -10,7 +10,7 @@ products of `p`, less rows of the one or the other, less a mean.
 The backward reads `p`, which is as large as the logits. Where these would take more than 128 MiB, the vocabulary is
 gone through in chunks, one after the other, and the backward computes the logits again: one product more, and memory
 that no vocabulary exceeds. (In chunks of positions each would go through the whole kernel, and add to its whole
-gradient, which took half as long again.) It takes a static number of positions.
+gradient, which took half as long again.) A graph of any number of rows is cut as for 1,024 positions.
 
 Label smoothing: Szegedy et al. (2016), https://arxiv.org/abs/1512.00567.
 """
@@ -25,6 +25,7 @@ import tensorflow as tf
 from seq2split.layers.products import widened
 
 _MOST_BYTES = 2**27  # of logits at once: those of 4,194 positions and 8,000 pieces in float32, or 524 and 64,000
+_USUAL = 1024  # positions of a graph that takes any number: a batch of 4,096 on two sides and two threads
 _LEAST = 1e-37  # the least probability that every float type but float16 holds in full precision
 
 
@@ -195,7 +196,7 @@ def _products(
 
 def _chunks(classes: int, positions: int | None, itemsize: int) -> list[slice]:
     """Return chunks of about equally many classes, whose logits don't take too many bytes."""
-    count = -(-classes * (positions or 0) * itemsize // _MOST_BYTES) or 1
+    count = -(-classes * (positions or _USUAL) * itemsize // _MOST_BYTES)
     size = -(-classes // count)
     return [slice(begin, min(begin + size, classes)) for begin in range(0, classes, size)]
 
