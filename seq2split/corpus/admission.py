@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
 
@@ -10,6 +10,9 @@ import numpy as np
 
 from seq2split.buckets import Admission, Buckets, OverlongError
 from seq2split.corpus.corpus import Corpus
+
+_FEW, _FAR = 0.001, 4
+"""The share of rows that are few, and how many times longer than all others they are if that is to be told."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,26 @@ def admit_corpus(
     done = [f"truncated {truncated} sentences"] if truncated else []
     done += [f"skipped {admission.skipped} of {len(corpus)} pairs"] if admission.skipped else []
     return stay, f"{origin.name}: {', '.join(done)}, longer than the last bucket ({longest})" if done else None
+
+
+def describe_outliers(corpus: Corpus, buckets: Mapping[str, Buckets], origin: Provenance) -> Iterator[str]:
+    """Yield for each side what to tell of rows that are so much longer than all others that a graph is built for few.
+
+    Args:
+        corpus: The sentence pairs.
+        buckets: Of each side.
+        origin: Where the corpus is from.
+    """
+    for side, lengths in corpus.lengths.items():
+        usual, last = int(np.quantile(lengths, 1 - _FEW, method="lower")), buckets[side].boundaries[-1]
+        if last > _FAR * usual:
+            row, few = int(lengths.argmax()), int((lengths > usual).sum())
+            yield (
+                f"{side}: of {len(lengths)} sentences {few} have more than {usual} pieces, and the longest has "
+                f"{lengths[row]}: {origin.place(side, int(corpus.lines[row]) - 1)}. Graphs are built for {last} pieces "
+                f"all the same; to leave such sentences out, give buckets.{side} as a list that ends before, and set "
+                'data.overlong to "skip".'
+            )
 
 
 def cut(row: np.ndarray, length: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from pathlib import Path
 from seq2split.config import Config
 from seq2split.config.objects import make_update_rules
 from seq2split.corpus import Batches, Corpus
-from seq2split.corpus.admission import admit_corpus
+from seq2split.corpus.admission import admit_corpus, describe_outliers
 from seq2split.runs.directory import RunDirectory
 from seq2split.training import Callback, Trainer
 from seq2split.training.messages import say
@@ -144,4 +144,6 @@ def prepare(
     for side in config.sides:
         padding = buckets[side].padding_share(corpus.lengths[side])
         say(f"{side} buckets {list(buckets[side].boundaries)}, {padding:.1%} padding, {len(corpus)} sentences")
+    for outlier in describe_outliers(corpus, buckets, provenance(config, "train")):
+        say(outlier)
     return corpus, Translator(config, vocabularies, buckets, threads)

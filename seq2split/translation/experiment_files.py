@@ -22,6 +22,7 @@ from seq2split.runs.digests import digest_of
 from seq2split.runs.directory import RunDirectory
 from seq2split.training.messages import say
 from seq2split.translation.architectures import source_digest
+from seq2split.translation.inputs import naming_keys
 from seq2split.translation.made_files import MODELS, MadeFiles, Maker
 
 _MAY_CHANGE = re.compile(
@@ -205,7 +206,8 @@ def _fit_buckets(config: Config, corpus: Corpus) -> bytes:
     made = {side: _make_buckets(each, lengths[side]) for side, each in settings.items() if each != AUTO}
     if len(made) < len(lengths):
         batches = config.training.steps * config.training.accumulate
-        made = choose_buckets(lengths, steps=batches, given=made, **asdict(config.batches))
+        with naming_keys():
+            made = choose_buckets(lengths, steps=batches, given=made, **asdict(config.batches))
     return json.dumps({side: each.boundaries for side, each in made.items()}).encode()
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from seq2split.buckets import Buckets, OverlongError
 from seq2split.corpus import Corpus
-from seq2split.corpus.admission import Provenance, admit, admit_corpus, cut
+from seq2split.corpus.admission import Provenance, admit, admit_corpus, cut, describe_outliers
 
 BUCKETS = {"source": Buckets([2, 4]), "target": Buckets([3])}
 EOS = 9
@@ -81,3 +81,17 @@ def test_none_left():
 )
 def test_cut(row, length, expected):
     assert cut(np.array(row, np.int32), length).tolist() == expected
+
+
+def test_outliers_are_told():
+    """A few rows for which graphs are built that are many times longer than the others."""
+    rows = [[1] * 5] * 3000 + [[1] * 9] * 2 + [[1] * 400]
+    corpus = Corpus({"source": rows, "target": [[1] * 5] * 3001 + [[1] * 19] * 2})
+    told = list(
+        describe_outliers(corpus, {side: Buckets.fit(corpus.lengths[side], 3) for side in corpus.fields}, ORIGIN)
+    )
+    assert [each.partition(". ")[0] for each in told] == [
+        "source: of 3003 sentences 3 have more than 5 pieces, and the longest has 400: source.txt, line 3003"
+    ]
+    skipped = {"source": Buckets([5, 9]), "target": Buckets([19])}
+    assert not list(describe_outliers(corpus, skipped, ORIGIN))

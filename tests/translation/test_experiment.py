@@ -255,9 +255,10 @@ def test_wrong_inputs_are_found_before_a_run_begins(experiment, tmp_path, monkey
     assert not (tmp_path / "run").exists()
 
 
-def test_a_batch_too_small_for_a_row_names_the_keys(experiment, tmp_path):
+@pytest.mark.parametrize("buckets", ["2", "auto"])
+def test_a_batch_too_small_for_a_row_names_the_keys(experiment, tmp_path, buckets):
     with pytest.raises(ValueError, match="a budget of 5 tokens holds not one row") as caught:
-        Experiment(configure(experiment, batches__tokens=5), tmp_path)
+        Experiment(configure(experiment, batches__tokens=5, buckets__source=buckets), tmp_path)
     assert caught.value.__notes__ == ["The budget is batches.tokens, and the padded lengths are those of [buckets]."]
 
 
