@@ -186,10 +186,11 @@ def test_padding_is_that_of_plain_arithmetic(quick, count):
     longest = sum(max(lengths) for lengths in zip(*pairs, strict=True))
     found = by_subject(quick[0], measure="padding share", buckets=count)
     for name in ("split", "split-mixed", "joint-pairs", "tape"):
-        assert found[name] == pytest.approx(1 - real / bucketed)
+        assert 1 - real / bucketed <= found[name] < 1 - real / (1.1 * bucketed)  # rows of small groups go up
+    assert found["split"] == found["joint-pairs"] == found["tape"]
     assert found["diagonal"] == pytest.approx(1 - real / diagonal)
     assert found["padded"] == pytest.approx(1 - real / (longest * len(pairs)))
-    assert 0 < found["dynamic"] < found["split"] < found["diagonal"] < found["padded"]
+    assert 0 < found["dynamic"] < found["split"] < found["padded"]
 
 
 def test_every_bucket_pair_is_timed(quick):
@@ -373,7 +374,10 @@ def test_every_sentence_stands_in_one_batch_of_the_budget(name):
     assert sorted(np.concatenate(layout.batches)) == list(range(len(corpus)))
     for side in ("source", "target"):
         assert np.all(getattr(layout, side) >= corpus.lengths[side])
-    assert max((layout.source[rows] + layout.target[rows]).sum() for rows in layout.batches) <= 512
+    # A bucket whose rows go up to a longer one costs less than a group of its own.
+    up = sum(sum(buckets.boundaries[:-1]) for buckets in layouts.workloads.fit("embedded", 3).values())
+    most = 512 + layouts.GROUP_OVERHEAD * up * (name in ("homogeneous", "mixed"))
+    assert max((layout.source[rows] + layout.target[rows]).sum() for rows in layout.batches) <= most
 
 
 def test_a_sample_is_spread_evenly_over_the_sizes():
