@@ -117,7 +117,7 @@ def test_series_are_in_the_order_of_time():
         assert (float(total), stacked(sums).numpy().tolist()) == (7.0, [7.0, 6.0, 4.0])
 
 
-@pytest.mark.parametrize(("steps", "for_xla"), [(1, True), (4, False)])
+@pytest.mark.parametrize(("steps", "for_xla"), [(1, True), (32, False)])
 @pytest.mark.parametrize("has_gradient", [True, False])
 @pytest.mark.parametrize("further", [0, 1])
 def test_auto_unrolls_few_steps(steps, for_xla, has_gradient, further):
