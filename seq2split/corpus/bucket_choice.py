@@ -17,7 +17,7 @@ from seq2split.corpus.batch_plan import BatchPlan
 COUNTS = (1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64)
 """The numbers of buckets a side that are tried."""
 _GRAPH = 20_000
-"""The positions that are trained on while one part graph is built; measured, see experiments/bucket_efficiency.md."""
+"""The positions that are trained on while one part graph is built; an estimate, nobody has measured it."""
 _ROWS = 200_000
 """The rows that are looked at of a larger corpus."""
 
