@@ -25,9 +25,9 @@ def merge_small(padded: np.ndarray, overhead: int) -> np.ndarray:
         >>> merge_small(np.array([4, 5, 5, 5, 5, 9, 9, 9]), overhead=2)
         array([5, 5, 5, 5, 5, 9, 9, 9])
     """
-    lengths, bucket, tallies = np.unique(padded, return_inverse=True, return_counts=True)
-    if not overhead or len(lengths) < 2:
+    if not overhead:
         return padded
+    lengths, bucket, tallies = np.unique(padded, return_inverse=True, return_counts=True)
     totals = np.concatenate([[0], np.cumsum(tallies)])
     cost, starts = np.zeros(len(totals)), np.zeros(len(totals), int)  # of the shortest buckets, so many of them
     for end in range(1, len(totals)):

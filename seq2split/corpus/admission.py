@@ -111,8 +111,8 @@ def describe_outliers(corpus: Corpus, buckets: Mapping[str, Buckets], origin: Pr
     """
     for side, lengths in corpus.lengths.items():
         usual, last = int(np.quantile(lengths, 1 - _FEW, method="lower")), buckets[side].boundaries[-1]
-        if last > _FAR * usual:
-            row, few = int(lengths.argmax()), int((lengths > usual).sum())
+        row, few = int(lengths.argmax()), int((lengths > usual).sum())
+        if min(lengths[row], last) > _FAR * usual:
             yield (
                 f"{side}: of {len(lengths)} sentences {few} have more than {usual} pieces, and the longest has "
                 f"{lengths[row]}: {origin.place(side, int(corpus.lines[row]) - 1)}. Graphs are built for {last} pieces "

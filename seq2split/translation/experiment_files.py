@@ -204,10 +204,9 @@ def _fit_buckets(config: Config, corpus: Corpus) -> bytes:
     lengths = {side: corpus.lengths[side] for side in config.sides}
     settings = {side: getattr(config.buckets, side) for side in config.sides}
     made = {side: _make_buckets(each, lengths[side]) for side, each in settings.items() if each != AUTO}
-    if len(made) < len(lengths):
-        batches = config.training.steps * config.training.accumulate
-        with naming_keys():
-            made = choose_buckets(lengths, steps=batches, given=made, **asdict(config.batches))
+    batches = config.training.steps * config.training.accumulate
+    with naming_keys():
+        made = choose_buckets(lengths, steps=batches, given=made, **asdict(config.batches))
     return json.dumps({side: each.boundaries for side, each in made.items()}).encode()
 
 

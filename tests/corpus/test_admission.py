@@ -95,3 +95,8 @@ def test_outliers_are_told():
     ]
     skipped = {"source": Buckets([5, 9]), "target": Buckets([19])}
     assert not list(describe_outliers(corpus, skipped, ORIGIN))
+
+
+def test_a_last_bucket_beyond_all_rows_is_no_outlier():
+    corpus = Corpus({"source": [[1] * 5] * 30, "target": [[1] * 6] * 30})
+    assert not list(describe_outliers(corpus, {side: Buckets([8, 400]) for side in corpus.fields}, ORIGIN))
