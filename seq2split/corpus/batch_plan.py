@@ -15,6 +15,8 @@ from seq2split.buckets import Buckets, batch_rows
 from seq2split.common.choices import check_choice
 
 MODES = ("homogeneous", "mixed")
+ORDER = 2
+"""The revision of how an epoch follows from seed and number: a run that was begun with another goes on elsewhere."""
 
 
 class BatchPlan:

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from seq2split.buckets import merge_small
-from seq2split.corpus.batch_plan import BatchPlan
+from seq2split.corpus.batch_plan import ORDER, BatchPlan
 from seq2split.corpus.corpus import Corpus
 from seq2split.split import Sequences, SplitModel
 from seq2split.split.wiring import WiredPart
@@ -115,7 +115,8 @@ class Batches:
     def fingerprint(self) -> dict[str, Any]:
         """Return what decides about the batches, as JSON can hold it: two of the same give the same batches."""
         buckets = {name: list(each.boundaries) for name, each in self._buckets.items()}
-        return {"digest": self.corpus.digest(), "rows": len(self.corpus), "buckets": buckets, **self._settings}
+        corpus = {"digest": self.corpus.digest(), "rows": len(self.corpus)}
+        return corpus | {"buckets": buckets, "order": ORDER, **self._settings}
 
     def stream(self, epoch: int = 0, index: int = 0) -> Iterator[Batch]:
         """Yield the batches from a position on, without end.

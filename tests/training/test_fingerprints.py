@@ -7,6 +7,7 @@ import json
 import pytest
 from tiny_models import make_batches, make_model, make_rows
 
+from seq2split.corpus.batch_plan import ORDER
 from seq2split.training.fingerprints import check_same, fingerprint, read_fingerprint, write_fingerprint
 
 
@@ -94,3 +95,15 @@ def test_a_damaged_file_of_an_earlier_version(tmp_path):
     (tmp_path / "batches.json").write_text("{")
     with pytest.raises(ValueError, match=r"batches\.json is damaged: .*if you know that they are, delete it"):
         read_fingerprint(tmp_path / "batches.json", None)
+
+
+def test_batches_in_the_order_of_an_earlier_version_are_others():
+    """Its place in an epoch would mean other rows."""
+    now = {"digest": "a", "order": 2}
+    with pytest.raises(ValueError, match=r"training on other batches .*order"):
+        check_same("run", {"digest": "a"}, now, changed=False)
+    assert check_same("run", {"digest": "a"}, now, changed=True) == {"order": [None, 2]}
+
+
+def test_batches_tell_their_order(model):
+    assert fingerprint(make_batches(model), None)["order"] == ORDER
