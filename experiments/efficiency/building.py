@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import resource
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,10 +11,10 @@ from pathlib import Path
 import tensorflow as tf
 
 from efficiency.making import make
+from efficiency.own_script import answer
 from efficiency.setting import Setting
 from seq2split.split.threads import use_cores
 
-SCRIPT = Path(__file__).resolve().parents[1] / "bucket_efficiency.py"
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -45,11 +44,8 @@ def build_apart(subject: str, setting: Setting, intra_op: int | None) -> dict[st
     Raises:
         RuntimeError: It failed.
     """
-    task = json.dumps([subject, setting.dumps(), intra_op])
-    done = subprocess.run([sys.executable, SCRIPT, "--build", task], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"building {subject} in a process of its own failed:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    task = [subject, setting.dumps(), intra_op]
+    return json.loads(answer("--build", task, f"building {subject} in a process of its own"))
 
 
 def build_here(task: str) -> dict[str, float]:

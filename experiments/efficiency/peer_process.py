@@ -9,15 +9,14 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from multiprocessing import Pipe
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from efficiency.messages import Arrays, pack, unpack
 from efficiency.naming import Weights
+from efficiency.own_script import SCRIPT
 
-SCRIPT = Path(__file__).resolve().parents[1] / "bucket_efficiency.py"
 # Intel's OpenMP, which some builds of PyTorch have, waits in a loop for 200 ms by default; GNU's for a few.
 _ENVIRONMENT = {"KMP_BLOCKTIME": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
 _LEAVING = 10.0  # seconds that a process has to end by itself

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from dataclasses import asdict, replace
-from pathlib import Path
 
+from efficiency.own_script import answer
 from efficiency.plan import STAGES, Plan
 from efficiency.records import Records
-
-SCRIPT = Path(__file__).resolve().parents[1] / "bucket_efficiency.py"
 
 
 def check_cores(plan: Plan) -> None:
@@ -38,11 +34,7 @@ def speeds_on(cores: int, plan: Plan) -> Records:
     skip = tuple(stage for stage in STAGES if stage != "speed")
     only = {"skip": skip, "scaling": (), "workloads": plan.workloads[:1], "counts": (plan.main,)}
     speed = replace(plan, threads=None, intra_op=None, **only)
-    task = json.dumps([cores, asdict(speed)])
-    done = subprocess.run([sys.executable, SCRIPT, "--speeds", task], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"measuring on {cores} cores failed:\n{done.stderr[-3000:]}")
-    return Records.loads(done.stdout.splitlines()[-1])
+    return Records.loads(answer("--speeds", [cores, asdict(speed)], f"measuring on {cores} cores"))
 
 
 def keep_to(task: str) -> Plan:
