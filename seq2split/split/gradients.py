@@ -2,40 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from itertools import chain, islice
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 
 
-def sums_by_part(
-    variables: Mapping[str, Sequence], gradients: Mapping[str, Sequence[Sequence]], each: Callable = map
-) -> dict[str, list]:
-    """Return the gradients of each part, summed over its groups and over the parts that share a variable.
+def addends_by_part(variables: Mapping[str, Sequence]) -> dict[str, list[list[tuple[str, int]]]]:
+    """Return whose gradients make up the gradient of each variable.
 
     Args:
-        variables: The variables of each part.
-        gradients: For each part whose gradients are wanted one list for each of its groups, aligned with its variables.
-        each: A function that calls another for each item, as `map` does.
+        variables: The variables of each part whose gradients are wanted.
 
     Returns:
-        For each part its gradients, aligned with its variables; `None` for those that are not wanted. Where several
-        parts share a variable, the first of them has the sum, and the others have `None`.
+        For each part and each of its variables the parts that it stands in, and its place in each. Where several parts
+        share a variable, the first of them has all of these, and the others have none.
+
+    Example:
+        >>> shared = tf.Variable(0.0)
+        >>> addends_by_part({"encoder": [tf.Variable(0.0), shared], "decoder": [shared]})
+        {'encoder': [[('encoder', 0)], [('encoder', 1), ('decoder', 0)]], 'decoder': [[]]}
     """
-    addends: dict[str, list[list]] = {}
+    found: dict[str, list[list[tuple[str, int]]]] = {}
     owners: dict[int, list] = {}
-    for name, groups in gradients.items():
-        addends[name] = [list(terms) for terms in zip(*groups, strict=True)]
-        for terms, variable in zip(addends[name], variables[name], strict=True):
-            owner = owners.setdefault(id(variable), terms)
-            if owner is not terms:
-                owner += terms
-                terms.clear()
-    sums = iter(each(add_up, chain.from_iterable(addends.values())))
-    return {
-        name: list(islice(sums, len(own))) if name in addends else [None] * len(own) for name, own in variables.items()
-    }
+    for part, own in variables.items():
+        found[part] = [[] for _ in own]
+        for place, (variable, addends) in enumerate(zip(own, found[part], strict=True)):
+            owners.setdefault(id(variable), addends).append((part, place))
+    return found
 
 
 def add_up_dense(gradients: Sequence) -> tf.Tensor | None:

@@ -10,7 +10,8 @@ The orchestration is eager: one `tf.function` around the calls would be optimize
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
@@ -187,27 +188,19 @@ class SplitModel:
             OverlongError: A row is longer than the last bucket.
         """
         self._wiring.check_names(frozen, "to freeze")
-        step = self._step(batch, self._wiring.parts)
-        is_shared = weights is not None
-        weights = dict(weights) if is_shared else step.weights()
-        if weights.keys() != set(self._wiring.losses) or min(weights.values()) <= 0:
-            raise ValueError(
-                f"loss_and_gradients was given the weights {weights}; expected a positive number for each of the parts "
-                f"with losses, {self._wiring.losses}."
-            )
-        if is_shared and self._wiring.adding:
-            first = self._wiring.losses[0]
-            step.fraction = step.weights()[first] / weights[first]
-        for name in self._wiring.inner:
-            step.forward(name)
-        for name in self._wiring.losses:
-            step.value_and_gradients(name, weights[name])
-        for name in reversed(self._wiring.inner):
-            if not set(self._wiring.upstream(name)) <= set(frozen):
-                step.backward(name)
+        with self._step(batch, self._wiring.parts) as step:
+            weights = step.weights(weights)
+            for name in self._wiring.inner:
+                step.forward(name)
+            for name in self._wiring.losses:
+                step.value_and_gradients(name, weights[name])
+            for name in reversed(self._wiring.inner):
+                if not set(self._wiring.upstream(name)) <= set(frozen):
+                    step.backward(name)
+            gradients = step.gradients(frozen)
+            losses = step.losses(weights)
         self._wiring.check_added_losses(filler=False)  # variables that layers made in their first call exist now
-        losses = step.losses(weights)
-        loss, metrics, gradients = self._sealed(batch, (losses.loss, losses.metrics, step.gradients(frozen)))
+        loss, metrics, gradients = self._sealed(batch, (losses.loss, losses.metrics, gradients))
         return LossAndGradients(loss, metrics, losses.weights, gradients)
 
     def losses(self, batch: Fields) -> BatchLosses:
@@ -219,10 +212,10 @@ class SplitModel:
         Returns:
             The loss, the metrics and the weights.
         """
-        step = self._step(batch, self._wiring.parts)
-        for name in self._wiring.parts:
-            step.infer(name)
-        losses = step.losses(step.weights())
+        with self._step(batch, self._wiring.parts) as step:
+            for name in self._wiring.parts:
+                step.infer(name)
+            losses = step.losses(step.weights())
         return BatchLosses(*self._sealed(batch, (losses.loss, losses.metrics)), losses.weights)
 
     def weights(self, batch: Fields) -> dict[str, float]:
@@ -234,7 +227,8 @@ class SplitModel:
         Returns:
             The weights by part.
         """
-        return self._step(batch, self._wiring.parts).weights()
+        with self._step(batch, self._wiring.parts) as step:
+            return step.weights()
 
     def check_losses(self, batch: Fields) -> None:
         """Warn of losses by which gradients would depend on how a batch is grouped or padded.
@@ -245,11 +239,12 @@ class SplitModel:
         Args:
             batch: The batch; see `loss_and_gradients`.
         """
-        step = self._step(batch, self._wiring.parts)
-        once, repeated = (self.losses(step.repeated_row(times)) for times in (1, self.row_multiple + 1))
-        check_sums(once, repeated)
+        with self._step(batch, self._wiring.parts) as step:
+            one, several = (step.repeated_row(times) for times in (1, self.row_multiple + 1))
+        once = self.losses(one)
+        check_sums(once, self.losses(several))
         if ADDED_LOSSES in once.metrics:
-            check_padding(once, self._with_longest_buckets().losses(step.repeated_row(1)))
+            check_padding(once, self._with_longest_buckets().losses(one))
 
     def infer(self, batch: Fields, name: str) -> Nest:
         """Return the outputs of one part in inference, in the order of the batch.
@@ -270,10 +265,11 @@ class SplitModel:
                 f"{' and '.join(self._wiring.losses)} returns call losses(batch)."
             )
         needed = self._wiring.upstream(name)
-        step = self._step(batch, needed)
-        for part in needed:
-            step.infer(part)
-        return self._sealed(batch, step.in_order(name))
+        with self._step(batch, needed) as step:
+            for part in needed:
+                step.infer(part)
+            outputs = step.in_order(name)
+        return self._sealed(batch, outputs)
 
     def apply_gradients(
         self,
@@ -339,7 +335,10 @@ class SplitModel:
         given = (leaf for field in batch.values() for leaf in tf.nest.flatten(field) if tf.is_tensor(leaf))
         return sealed(results, chain(map(unwrapped, parts), given), "a split model")
 
-    def _step(self, batch: Fields, names: Iterable[str]) -> BatchStep:
-        return BatchStep(
-            batch, names, wiring=self._wiring, graphs=self._graphs, grouping=self._grouping, workers=self._workers
-        )
+    @contextmanager
+    def _step(self, batch: Fields, names: Iterable[str]) -> Iterator[BatchStep]:
+        """Yield a batch on its way through some parts; when the context ends, nothing is running any more."""
+        with self._workers.schedule() as schedule:
+            yield BatchStep(
+                batch, names, wiring=self._wiring, graphs=self._graphs, grouping=self._grouping, schedule=schedule
+            )

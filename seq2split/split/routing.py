@@ -10,7 +10,7 @@ Moves are slices where the rows that travel together stand together in their gro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,11 @@ class Route:
     pieces: tuple[tuple[int, np.ndarray], ...]
     order: np.ndarray | None
     size: int
+
+    @property
+    def groups(self) -> list[int]:
+        """The groups that it takes from."""
+        return [group for group, _ in self.pieces]
 
 
 def plan_routes(sources: Sequence[np.ndarray], targets: Sequence[np.ndarray], sizes: Sequence[int]) -> list[Route]:
@@ -67,13 +72,13 @@ def _plan_route(groups: np.ndarray, places: np.ndarray, size: int) -> Route:
     return Route(pieces, None if in_order else np.argsort(by_group), size)
 
 
-def carry(route: Route, groups: Sequence[Nest], like: Nest = None) -> Nest:
+def carry(route: Route, groups: Sequence[Nest] | Mapping[int, Nest], like: Nest = None) -> Nest:
     """Return the group that a route describes.
 
     Args:
         route: The route.
-        groups: For each source group a nest of tensors whose first axis is rows. A leaf that is `None` in all groups
-            stays `None`, and counts as zeros where other groups have a tensor.
+        groups: For each source group that it takes from a nest of tensors whose first axis is rows. A leaf that is
+            `None` in all groups stays `None`, and counts as zeros where other groups have a tensor.
         like: A nest of tensors or specs that gives the times to which `Sequences.values` are padded or cut; by default
             the longest of the groups that the route takes from.
 
@@ -85,8 +90,8 @@ def carry(route: Route, groups: Sequence[Nest], like: Nest = None) -> Nest:
         >>> carry(route, [tf.constant([10, 12]), tf.constant([11])]).numpy().tolist()
         [12, 11, 10, 0]
     """
-    structure = groups[route.pieces[0][0]] if like is None else like
-    flat = {group: tf.nest.flatten(groups[group]) for group, _ in route.pieces}
+    structure = groups[route.groups[0]] if like is None else like
+    flat = {group: tf.nest.flatten(groups[group]) for group in route.groups}
     models = flat.values() if like is None else [tf.nest.flatten(like)]
     leaves = []
     for index, timed in enumerate(time_leaves(structure)):

@@ -6,10 +6,15 @@ than they gain. So `SplitModel` deals out the rows of a batch instead, and each 
 
 from __future__ import annotations
 
+import heapq
 import os
 import warnings
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any
 
 import tensorflow as tf
 
@@ -80,3 +85,103 @@ class Workers:
         order = sorted(range(len(items)), key=lambda index: -cost(items[index])) if cost else range(len(items))
         futures = {index: self._pool.submit(task, items[index]) for index in order}
         return [futures[index].result() for index in range(len(items))]
+
+    @contextmanager
+    def schedule(self) -> Iterator[Schedule]:
+        """Yield a schedule of tasks that need each other; none of them is running any more when the context ends.
+
+        Example:
+            >>> with Workers(2).schedule() as schedule:
+            ...     one = schedule.add(lambda: 1)
+            ...     two = schedule.add(lambda: one.result() + 1, needs=[one])
+            ...     two.result()
+            2
+        """
+        schedule = Schedule(self._pool)
+        try:
+            yield schedule
+        finally:
+            schedule.wait()
+
+
+class Schedule:
+    """Tasks that need each other's results, each of which begins once those it needs have ended and a thread is free.
+
+    Nobody waits for a whole layer of tasks: between two layers, threads would stand idle until the slowest is done. Of
+    the tasks that may begin, that which was added first does.
+
+    Args:
+        pool: The threads; `None` to run each task where it is added.
+    """
+
+    def __init__(self, pool: ThreadPoolExecutor | None):
+        self._pool, self._lock = pool, Lock()
+        self._added: list[Future] = []
+        self._ready: list[_Task] = []
+
+    def add(self, run: Callable[[], Any], needs: Iterable[Future] = ()) -> Future:
+        """Add a task.
+
+        Args:
+            run: The task, a function without arguments.
+            needs: The tasks that it needs; if one of them fails, it fails alike and isn't run.
+
+        Returns:
+            What will hold its result.
+        """
+        if self._pool is None:
+            done: Future = Future()
+            done.set_result(run())
+            return done
+        needs = list(dict.fromkeys(needs))
+        task = _Task(len(self._added), run, needs, missing=len(needs) + 1)
+        self._added.append(task.done)
+        for need in needs:
+            need.add_done_callback(lambda _: self._count_down(task))
+        self._count_down(task)
+        return task.done
+
+    def wait(self) -> None:
+        """Wait until all tasks have ended, or failed."""
+        wait(self._added)
+
+    def _count_down(self, task: _Task) -> None:
+        with self._lock:
+            task.missing -= 1
+            if task.missing:
+                return
+            heapq.heappush(self._ready, task)
+        self._pool.submit(self._run_first)
+
+    def _run_first(self) -> None:
+        with self._lock:
+            task = heapq.heappop(self._ready)
+        error = next(filter(None, (need.exception() for need in task.needs)), None)
+        try:
+            result = None if error else task.run()
+        except BaseException as own:  # whoever asks for the result gets it
+            error = own
+        task.needs.clear()
+        if error:
+            task.done.set_exception(error)
+        else:
+            task.done.set_result(result)
+
+
+@dataclass(order=True)
+class _Task:
+    """A task of a schedule.
+
+    Attributes:
+        number: Its place among all.
+        run: What it does.
+        needs: The tasks that it needs.
+        missing: The number of those that have not ended, and one until it is added.
+        done: What will hold its result.
+    """
+
+    number: int
+    run: Callable[[], Any] = field(compare=False)
+    needs: list[Future] = field(compare=False)
+    missing: int = field(compare=False)
+    done: Future = field(default_factory=Future, compare=False)

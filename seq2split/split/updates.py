@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import keras
 
-from seq2split.split.gradients import add_up_dense, sums_by_part
+from seq2split.split.gradients import add_up_dense, addends_by_part
 from seq2split.split.results import Gradient
 
 Optimizers = keras.optimizers.Optimizer | Mapping[str, keras.optimizers.Optimizer]
@@ -36,13 +36,15 @@ def apply_gradients(
         )
     _check(by_part, variables, gradients)
     own = {part: variables[part] for part in by_part}
-    summed = sums_by_part(own, {part: [gradients[part]] for part in by_part})
+    summed = {
+        part: [add_up_dense([gradients[of][place] for of, place in addends]) for addends in each]
+        for part, each in addends_by_part(own).items()
+    }
     for one in {id(each): each for each in by_part.values()}.values():
         parts = [part for part, each in by_part.items() if each is one]
         if not one.built:  # for all that it may ever move, those without a gradient in this step among them
             one.build(list({id(each): each for part in parts for each in own[part]}.values()))
-        pairs = [(add_up_dense([each]), v) for part in parts for each, v in zip(summed[part], own[part], strict=True)]
-        pairs = [pair for pair in pairs if pair[0] is not None]
+        pairs = [pair for part in parts for pair in zip(summed[part], own[part], strict=True) if pair[0] is not None]
         if pairs:
             one.apply_gradients(pairs)
 

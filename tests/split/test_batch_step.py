@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Event
 from types import SimpleNamespace
 
 import numpy as np
@@ -26,6 +27,7 @@ from split_models import (
 )
 
 import seq2split as s2s
+from seq2split.engine import PartGraph
 from seq2split.split import routing
 from seq2split.split.batch_step import BatchStep
 from seq2split.split.gradients import add_up
@@ -39,7 +41,8 @@ def make_step(nodes, batch, threads=1, multiple=1):
     """Return a step over all parts, made of what a model makes it of."""
     wiring = Wiring(nodes)
     graphs, grouping = PartGraphs(wiring, {}, None, None), FlexibleGrouping(0, threads, multiple)
-    return BatchStep(batch, wiring.parts, wiring=wiring, graphs=graphs, grouping=grouping, workers=Workers(threads))
+    with Workers(threads).schedule() as schedule:
+        return BatchStep(batch, wiring.parts, wiring=wiring, graphs=graphs, grouping=grouping, schedule=schedule)
 
 
 def test_rows_are_rounded_up_to_the_multiple():
@@ -71,6 +74,13 @@ def make_weighted(weight):
     variables = {layer.name: layer.trainable_variables for layer in (encoder, decoder)}
     joint = Joint(lambda source, target: decoder(encoder(source), target), variables)
     return s2s.SplitModel([first, last]), joint
+
+
+def nodes_of(model):
+    """Return nodes of the same parts."""
+    first, last = model.parts.values()
+    first = s2s.Node(first.part, first.reads, first.buckets, name=first.name)
+    return [first, s2s.Node(last.part, last.reads, last.buckets, loss=True, weight=last.weight, name=last.name)]
 
 
 WEIGHTS = {
@@ -130,6 +140,54 @@ def test_a_weight_is_positive(given):
     model, _ = make_weighted(lambda batch: given)
     with pytest.raises(ValueError, match=rf"'decoder': the function.*weight=.*returned {given} for a batch of 7 rows"):
         model.loss_and_gradients(make_batch())
+
+
+def noting(monkeypatch, note):
+    """Have every pass of a part graph call a function with its name, before and after."""
+    runs = {name: getattr(PartGraph, name) for name in ("forward", "value_and_gradients", "backward")}
+    for name, run in runs.items():
+
+        def noted(graph, *args, run=run, name=name, **options):
+            note("begin", name, graph)
+            result = run(graph, *args, **options)
+            note("end", name, graph)
+            return result
+
+        monkeypatch.setattr(PartGraph, name, noted)
+
+
+def test_rows_go_on_while_others_are_still_in_the_part_before(monkeypatch):
+    """The encoder's longer group waits until the other has passed the decoder and come back."""
+    model, _ = make_weighted(None)
+    model = s2s.SplitModel(nodes_of(model), threads=2)
+    batch = make_batch([(1, 1), (3, 3)])
+    expected = model.loss_and_gradients(batch)
+    came_back = Event()
+
+    def note(when, name, graph):
+        if (when, name) == ("begin", "forward") and graph is model.graphs["encoder", 3]:
+            assert came_back.wait(30)
+        if (when, name) == ("end", "backward"):
+            came_back.set()
+
+    noting(monkeypatch, note)
+    found = model.loss_and_gradients(batch)
+    assert came_back.is_set()
+    tf.nest.map_structure(np.testing.assert_array_equal, figures(found), figures(expected))
+
+
+def test_passes_with_state_run_one_after_another_in_order(monkeypatch):
+    """In threads, what they leave in a variable would else depend on who comes first; other parts may share it."""
+    model, _ = make_weighted(None)
+    model = s2s.SplitModel(nodes_of(model), threads=2)
+    batch = make_batch([(1, 1), (2, 1), (3, 3)])
+    model.loss_and_gradients(batch)
+    monkeypatch.setattr(PartGraphs, "has_state", lambda graphs, name: True)
+    noted = []
+    noting(monkeypatch, lambda when, name, graph: noted.append((when, name)))
+    model.loss_and_gradients(batch)
+    passes = ["forward"] * 3 + ["value_and_gradients"] * 2 + ["backward"] * 3
+    assert noted == [(when, name) for name in passes for when in ("begin", "end")]
 
 
 @pytest.mark.parametrize("pairs", [ALL_PAIRS, [(1, 5), (1, 2), (1, 1)], [(3, 3)]])

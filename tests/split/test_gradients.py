@@ -9,7 +9,7 @@ from split_dags import TRIPLES, Embedder, dag_batch
 from split_models import make_batch, sequences, shared
 
 import seq2split as s2s
-from seq2split.split.gradients import add_up, sums_by_part
+from seq2split.split.gradients import add_up, addends_by_part
 
 
 def slices(rows, values):
@@ -37,18 +37,15 @@ def test_a_sum_of_nothing_is_none(terms):
     assert add_up(terms) is None
 
 
-def test_sums_by_part():
-    """Over the groups of each part, and over parts that share a variable; none where they are not wanted."""
+def test_addends_by_part():
+    """The first part that a variable stands in has all of its gradients, and the others none."""
     one, two, three = (tf.Variable([0.0]) for _ in range(3))
-    variables = {"first": [one, two], "second": [two, three], "third": [three]}
-    gradients = {
-        "first": [[tf.constant([1.0]), None], [tf.constant([2.0]), tf.constant([4.0])]],
-        "second": [[tf.constant([8.0]), None]],
+    found = addends_by_part({"first": [one, two], "second": [two, three], "third": [three]})
+    assert found == {
+        "first": [[("first", 0)], [("first", 1), ("second", 0)]],
+        "second": [[], [("second", 1), ("third", 0)]],
+        "third": [[]],
     }
-    found = sums_by_part(variables, gradients)
-    assert [float(found["first"][0][0]), float(found["first"][1][0])] == [3.0, 12.0]
-    assert found["second"] == [None, None]
-    assert found["third"] == [None]
 
 
 def test_gradients_stay_sparse():

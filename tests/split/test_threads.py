@@ -1,10 +1,13 @@
-"""How TensorFlow is told about threads; in processes of their own, for it can be told once."""
+"""How TensorFlow is told about threads, in processes of their own, for it can be told once; and what they run when."""
 
 import os
 import subprocess
 import sys
+from threading import Event
 
 import pytest
+
+from seq2split.split.threads import Workers
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
@@ -23,3 +26,65 @@ print(threads, tf.config.threading.get_intra_op_parallelism_threads())
     assert threads == expected
     assert ("use_cores came after TensorFlow's first computation" in done.stderr) == bool(before)
     assert of_an_operation == (0 if before else max(1, CORES // threads))
+
+
+def test_a_task_waits_for_those_that_it_needs_alone():
+    """The second of the first layer ends only after the first of the second layer has."""
+    ended = Event()
+    with Workers(2).schedule() as schedule:
+        one = schedule.add(lambda: 1)
+        two = schedule.add(lambda: ended.wait(30))
+        after_one = schedule.add(lambda: (ended.set(), one.result() + 1)[1], needs=[one])
+        after_both = schedule.add(lambda: (two.result(), after_one.result()), needs=[two, after_one, two])
+        assert after_both.result() == (True, 2)
+
+
+def test_of_those_that_may_begin_the_first_added_does():
+    begun, started, go = [], Event(), Event()
+    workers = Workers(2)
+    with workers.schedule() as schedule:
+        other = schedule.add(lambda: go.wait(30))  # keeps one of the threads
+        first = schedule.add(lambda: (started.set(), go.wait(30)))
+        started.wait(30)
+        for at in range(5):
+            schedule.add(lambda at=at: begun.append(at), needs=[first] if at < 2 else [])
+        schedule.add(lambda: begun.append(5), needs=[other, first])
+        go.set()
+    assert sorted(begun) == list(range(6))
+    assert begun.index(2) < begun.index(3) < begun.index(4)
+
+
+def test_a_task_that_fails_fails_those_that_need_it_and_no_other():
+    ran = []
+    with Workers(2).schedule() as schedule:
+        wrong = schedule.add(lambda: 1 // 0)
+        after = schedule.add(lambda: ran.append("after"), needs=[wrong])
+        last = schedule.add(lambda: ran.append("last"), needs=[after])
+        other = schedule.add(lambda: ran.append("other"))
+    assert ran == ["other"]
+    assert other.exception() is None
+    assert last.exception() is after.exception() is wrong.exception()
+    with pytest.raises(ZeroDivisionError):
+        wrong.result()
+
+
+def test_nothing_runs_any_more_when_the_schedule_ends():
+    ran, go = [], Event()
+
+    def add_and_fail():
+        with Workers(2).schedule() as schedule:
+            schedule.add(lambda: (go.wait(30), ran.append("task")))
+            schedule.add(go.set)
+            raise KeyError("while adding")
+
+    with pytest.raises(KeyError):
+        add_and_fail()
+    assert ran == ["task"]
+
+
+def test_without_threads_a_task_runs_where_it_is_added():
+    with Workers(1).schedule() as schedule:
+        one = schedule.add(lambda: 1)
+        assert schedule.add(lambda: one.result() + 1, needs=[one]).result() == 2
+        with pytest.raises(ZeroDivisionError):
+            schedule.add(lambda: 1 // 0)
