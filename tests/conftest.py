@@ -10,6 +10,8 @@ import random
 import numpy as np
 import pytest
 
+gc.set_threshold(100_000, 50, 50)  # graphs are many objects, and seldom garbage
+
 
 @pytest.fixture(autouse=True)
 def _seeds():

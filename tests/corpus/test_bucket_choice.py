@@ -72,3 +72,18 @@ def test_large_corpora_are_sampled(monkeypatch):
     chosen = choose_buckets(corpus(), steps=1000, row_multiple=8, group_overhead=8)
     assert chosen == choose_buckets(corpus(), steps=1000, row_multiple=8, group_overhead=8)
     assert chosen["source"].boundaries[-1] == corpus()["source"].max()  # fitted to all of it
+
+
+@pytest.mark.parametrize(
+    ("lengths", "options", "told"),
+    [
+        ({}, {}, "of {} rows; expected at least one side"),
+        ({"source": [1, 2], "target": [1]}, {}, r"of {'source': 2, 'target': 1} rows; .*each of the same rows"),
+        ({"source": [1, 2]}, {"steps": -1}, "steps=-1 and group_overhead=0; expected 0 or more"),
+        ({"source": [1, 2]}, {"group_overhead": -8}, "group_overhead=-8; expected 0 or more"),
+    ],
+)
+def test_what_makes_no_sense_is_told(lengths, options, told):
+    lengths = {side: np.array(each) for side, each in lengths.items()}
+    with pytest.raises(ValueError, match=told):
+        choose_buckets(lengths, **{"steps": 10} | options)

@@ -73,7 +73,16 @@ def own_custom_gradient():
         assert graph.backward(residuals, tf.ones([2])).inputs_ct[0].numpy().tolist() == [16, 16]
 
 
-@pytest.mark.parametrize("make", [recurrent, transformer, trainer, own_custom_gradient], ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(recurrent, marks=pytest.mark.long),
+        pytest.param(transformer, marks=pytest.mark.long),
+        trainer,
+        own_custom_gradient,
+    ],
+    ids=lambda make: make.__name__,
+)
 def test_nothing_stays(make):
     make()  # what is made once for all
     before = graphs(), registered()

@@ -277,6 +277,7 @@ def mixed_batch():
 DIFFERENT = [name for name in RECURRENT if not name.endswith(("-mixed", "-fine"))]
 
 
+@pytest.mark.long
 def test_subjects_agree_on_mixed_batches(setting):
     made = {name: make(name, setting) for name in DIFFERENT}
     for subject in made.values():

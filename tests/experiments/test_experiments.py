@@ -20,7 +20,11 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
             ["save_policies.py", "--rows", "4", "--time", "3", "--rounds", "1"],
             ["LSTM, 4 x 3", "Transformer", "products"],
         ),
-        (["compilation.py", "--quick", "--rounds", "1"], ["split, no XLA", "joint pairs, XLA", "context_buckets=2"]),
+        pytest.param(
+            ["compilation.py", "--quick", "--rounds", "1"],
+            ["split, no XLA", "joint pairs, XLA", "context_buckets=2"],
+            marks=pytest.mark.long,
+        ),
     ],
     ids=["training_apart", "save_policies", "compilation"],
 )

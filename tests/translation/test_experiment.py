@@ -502,6 +502,7 @@ def wait_for(path, process, seconds=120):
 LONG_RUN = {"checkpoint_every": 1, "validate_every": 1000, "steps": 30, "patience": 0}
 
 
+@pytest.mark.long
 def test_killed_at_any_moment(experiment, start, tmp_path):
     """In start-up, when the vocabulary is written, and while checkpoints are written all the time."""
     run, settings = tmp_path / "run", [f"training.{key}={value}" for key, value in LONG_RUN.items()]
@@ -544,7 +545,14 @@ def wait_first(moment, other, process):
         time.sleep(0.002)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGINT,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.long),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.long),
+    ],
+)
 def test_asked_to_stop(experiment, start, tmp_path, number):
     """It ends the step, saves, says how to go on, and exits with the shell's status of an interrupt."""
     process = start(tmp_path, "training.steps=100000", "training.checkpoint_every=10")
