@@ -142,8 +142,9 @@ class Schedule:
         return task.done
 
     def wait(self) -> None:
-        """Wait until all tasks have ended, or failed."""
+        """Wait until all tasks have ended, or failed; nothing can be added any more."""
         wait(self._added)
+        self._added.clear()  # futures keep their callbacks, and so this schedule: neither would be free before long
 
     def _count_down(self, task: _Task) -> None:
         with self._lock:
@@ -161,7 +162,7 @@ class Schedule:
             result = None if error else task.run()
         except BaseException as own:  # whoever asks for the result gets it
             error = own
-        task.needs.clear()
+        task.forget()
         if error:
             task.done.set_exception(error)
         else:
@@ -181,7 +182,11 @@ class _Task:
     """
 
     number: int
-    run: Callable[[], Any] = field(compare=False)
+    run: Callable[[], Any] | None = field(compare=False)
     needs: list[Future] = field(compare=False)
     missing: int = field(compare=False)
     done: Future = field(default_factory=Future, compare=False)
+
+    def forget(self) -> None:
+        """Let go what it has run with, since those that it needed hold it as long as they live."""
+        self.run, self.needs = None, []

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from threading import Event
 from types import SimpleNamespace
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -174,6 +176,33 @@ def test_rows_go_on_while_others_are_still_in_the_part_before(monkeypatch):
     found = model.loss_and_gradients(batch)
     assert came_back.is_set()
     tf.nest.map_structure(np.testing.assert_array_equal, figures(found), figures(expected))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_a_step_holds_is_free_when_it_ends(threads, monkeypatch):
+    """Without a search for garbage, which counts objects, and not the bytes of their tensors."""
+    model, _ = make_weighted(None)
+    model = s2s.SplitModel(nodes_of(model), threads=threads)
+    model.loss_and_gradients(make_batch())
+    steps, outputs = [], []
+    forward, run = BatchStep.forward, PartGraph.forward
+    monkeypatch.setattr(BatchStep, "forward", lambda step, name: (steps.append(ref(step)), forward(step, name)))
+
+    def noted(graph, *inputs):
+        found = run(graph, *inputs)
+        outputs.extend(ref(leaf) for leaf in tf.nest.flatten(found.outputs))
+        return found
+
+    monkeypatch.setattr(PartGraph, "forward", noted)
+    gc.collect()
+    gc.disable()
+    try:
+        model.loss_and_gradients(make_batch())
+        assert steps
+        assert outputs
+        assert all(each() is None for each in steps + outputs)
+    finally:
+        gc.enable()
 
 
 def test_passes_with_state_run_one_after_another_in_order(monkeypatch):
