@@ -69,7 +69,8 @@ class BatchStep:
         # For each part what its groups return, from the pass that makes outputs and from that which makes gradients:
         self._first: dict[str, list[Future[ForwardResult | LossResult]]] = {}
         self._last: dict[str, list[Future[BackwardResult | LossResult]]] = {}
-        self._last_with_state: list[Future] = []
+        self._with_state: list[Future] = []  # the last pass of a part with state,
+        self._since: list[Future] = []  # and all that were added after it
 
     def forward(self, name: str) -> None:
         """Schedule the forward of a part."""
@@ -87,7 +88,7 @@ class BatchStep:
         self._first[name] = self._last[name] = self._add(name, "value_and_gradients", task, self._read_by(name))
 
     def backward(self, name: str) -> None:
-        """Schedule the backward of a part, whose consumers' has been."""
+        """Schedule the backward of a part; that of its consumers has been scheduled."""
 
         def task(graph: PartGraph, index: int) -> BackwardResult:
             return graph.backward(self._first[name][index].result().residuals, self._outputs_ct(name, index))
@@ -207,11 +208,12 @@ class BatchStep:
         added: dict[int, Future] = {}
         for index in range(len(groups)) if has_state else _dearest_first(groups):
             needs = [each[at] for other, each in needed.items() for at in self._route(other, name)[index].groups]
-            if has_state:  # which would depend on who comes first
-                needs += self._last_with_state
+            needs += self._with_state + (self._since if has_state else [])  # else state depends on who comes first
             added[index] = self._schedule.add(partial(run, index), needs)
             if has_state:
-                self._last_with_state = [added[index]]
+                self._with_state, self._since = [added[index]], []
+            else:
+                self._since.append(added[index])
         return [added[index] for index in range(len(groups))]
 
     def _add_sum(self, addends: Sequence[tuple[str, int]]) -> Future:

@@ -67,13 +67,12 @@ class Workers:
         self.count = count
         self._pool = ThreadPoolExecutor(count) if count > 1 else None
 
-    def each(self, task: Callable, items: Iterable, cost: Callable | None = None) -> list:
+    def each(self, task: Callable, items: Iterable) -> list:
         """Return the results of a task for each item, in the order of the items.
 
         Args:
             task: A function of an item.
             items: The items.
-            cost: A function that estimates what an item costs; the dearest begin first.
 
         Example:
             >>> Workers(2).each(abs, [-1, 2, -3])
@@ -82,9 +81,8 @@ class Workers:
         items = list(items)
         if self._pool is None or len(items) < 2:
             return [task(item) for item in items]
-        order = sorted(range(len(items)), key=lambda index: -cost(items[index])) if cost else range(len(items))
-        futures = {index: self._pool.submit(task, items[index]) for index in order}
-        return [futures[index].result() for index in range(len(items))]
+        futures = [self._pool.submit(task, item) for item in items]
+        return [future.result() for future in futures]
 
     @contextmanager
     def schedule(self) -> Iterator[Schedule]:
@@ -157,16 +155,16 @@ class Schedule:
     def _run_first(self) -> None:
         with self._lock:
             task = heapq.heappop(self._ready)
-        error = next(filter(None, (need.exception() for need in task.needs)), None)
+        error = next((need.exception() for need in task.needs if need.exception() is not None), None)
         try:
-            result = None if error else task.run()
+            result = task.run() if error is None else None
         except BaseException as own:  # whoever asks for the result gets it
             error = own
         task.forget()
-        if error:
-            task.done.set_exception(error)
-        else:
+        if error is None:
             task.done.set_result(result)
+        else:
+            task.done.set_exception(error)
 
 
 @dataclass(order=True)

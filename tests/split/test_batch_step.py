@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from threading import Event
 from types import SimpleNamespace
 from weakref import ref
@@ -217,6 +218,26 @@ def test_passes_with_state_run_one_after_another_in_order(monkeypatch):
     model.loss_and_gradients(batch)
     passes = ["forward"] * 3 + ["value_and_gradients"] * 2 + ["backward"] * 3
     assert noted == [(when, name) for name in passes for when in ("begin", "end")]
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_nothing_passes_a_part_with_state(part, monkeypatch):
+    """Another part may read what it assigns: whatever came before is done before, and what comes after waits."""
+    model, _ = make_weighted(None)
+    model = s2s.SplitModel(nodes_of(model), threads=2)
+    batch = make_batch([(1, 1), (2, 1), (3, 3)])
+    model.loss_and_gradients(batch)
+    monkeypatch.setattr(PartGraphs, "has_state", lambda graphs, name: name == part)
+    noted = []
+
+    def note(when, name, graph):
+        if (when, name) == ("begin", "forward") and graph is model.graphs["encoder", 3]:
+            time.sleep(0.2)  # in which others would pass
+        noted.append(name)
+
+    noting(monkeypatch, note)
+    model.loss_and_gradients(batch)
+    assert noted == ["forward"] * 6 + ["value_and_gradients"] * 4 + ["backward"] * 6
 
 
 @pytest.mark.parametrize("pairs", [ALL_PAIRS, [(1, 5), (1, 2), (1, 1)], [(3, 3)]])
