@@ -68,7 +68,7 @@ def test_a_part_without_a_field_runs_in_the_groups_of_the_first_that_it_reads():
     assert len(groups["first"]) == 2
 
 
-def make_weighted(weight):
+def make_weighted(weight, threads=1):
     """Return a model whose loss is divided by a weight, and the unsplit model."""
     encoder, decoder = Tower(name="encoder"), Reader(2 * FEATURES, name="decoder")
     randomize(encoder.trainable_variables + decoder.trainable_variables)
@@ -76,14 +76,7 @@ def make_weighted(weight):
     last = s2s.Node(decoder, [first, "target"], s2s.Buckets([1, 3]), loss=True, weight=weight)
     variables = {layer.name: layer.trainable_variables for layer in (encoder, decoder)}
     joint = Joint(lambda source, target: decoder(encoder(source), target), variables)
-    return s2s.SplitModel([first, last]), joint
-
-
-def nodes_of(model):
-    """Return nodes of the same parts."""
-    first, last = model.parts.values()
-    first = s2s.Node(first.part, first.reads, first.buckets, name=first.name)
-    return [first, s2s.Node(last.part, last.reads, last.buckets, loss=True, weight=last.weight, name=last.name)]
+    return s2s.SplitModel([first, last], threads=threads), joint
 
 
 WEIGHTS = {
@@ -161,8 +154,7 @@ def noting(monkeypatch, note):
 
 def test_rows_go_on_while_others_are_still_in_the_part_before(monkeypatch):
     """The encoder's longer group waits until the other has passed the decoder and come back."""
-    model, _ = make_weighted(None)
-    model = s2s.SplitModel(nodes_of(model), threads=2)
+    model, _ = make_weighted(None, threads=2)
     batch = make_batch([(1, 1), (3, 3)])
     expected = model.loss_and_gradients(batch)
     came_back = Event()
@@ -182,8 +174,7 @@ def test_rows_go_on_while_others_are_still_in_the_part_before(monkeypatch):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_what_a_step_holds_is_free_when_it_ends(threads, monkeypatch):
     """Without a search for garbage, which counts objects, and not the bytes of their tensors."""
-    model, _ = make_weighted(None)
-    model = s2s.SplitModel(nodes_of(model), threads=threads)
+    model, _ = make_weighted(None, threads=threads)
     model.loss_and_gradients(make_batch())
     steps, outputs = [], []
     forward, run = BatchStep.forward, PartGraph.forward
@@ -208,8 +199,7 @@ def test_what_a_step_holds_is_free_when_it_ends(threads, monkeypatch):
 
 def test_passes_with_state_run_one_after_another_in_order(monkeypatch):
     """In threads, what they leave in a variable would else depend on who comes first; other parts may share it."""
-    model, _ = make_weighted(None)
-    model = s2s.SplitModel(nodes_of(model), threads=2)
+    model, _ = make_weighted(None, threads=2)
     batch = make_batch([(1, 1), (2, 1), (3, 3)])
     model.loss_and_gradients(batch)
     monkeypatch.setattr(PartGraphs, "has_state", lambda graphs, name: True)
@@ -223,8 +213,7 @@ def test_passes_with_state_run_one_after_another_in_order(monkeypatch):
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
 def test_nothing_passes_a_part_with_state(part, monkeypatch):
     """Another part may read what it assigns: whatever came before is done before, and what comes after waits."""
-    model, _ = make_weighted(None)
-    model = s2s.SplitModel(nodes_of(model), threads=2)
+    model, _ = make_weighted(None, threads=2)
     batch = make_batch([(1, 1), (2, 1), (3, 3)])
     model.loss_and_gradients(batch)
     monkeypatch.setattr(PartGraphs, "has_state", lambda graphs, name: name == part)
