@@ -13,7 +13,7 @@ from seq2split.buckets import Buckets, batch_rows, merge_small
 from seq2split.corpus.batch_plan import BatchPlan
 from seq2split.corpus.corpus import Corpus
 
-ROW_MULTIPLE = 8
+ROW_MULTIPLE = 2
 GROUP_OVERHEAD = 8
 _ROW = 64  # the shortest packed row
 

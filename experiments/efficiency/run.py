@@ -256,15 +256,16 @@ class Bench:
     def _setting(self, workload: str, count: int, precision: str) -> Setting:
         return Setting.of(self.plan, workload, count, precision, self.threads)
 
-    def _sample(self, name: str, workload: str, count: int | None = None) -> Sample:
+    def _sample(self, name: str, workload: str, count: int | None = None, batches: int | None = None) -> Sample:
         """A sample of an epoch of a subject's batches."""
         count = count or self._count(name)
-        return Sample.of(layout_of(name), workload, count, self.plan.tokens, self.plan.batches)
+        return Sample.of(layout_of(name), workload, count, self.plan.tokens, batches or self.plan.batches)
 
     def _peer_sample(self, way: str, setting: Setting, workload: str) -> Sample:
         """Likewise; what is compiled for each shape runs batches of one bucket pair alone, padded to it."""
-        sample = self._sample(way, workload)
-        return sample.to_buckets(setting) if layout_of(way) == "homogeneous" else sample
+        if layout_of(way) == "homogeneous":
+            return self._sample(way, workload, batches=self.plan.compiled).to_buckets(setting)
+        return self._sample(way, workload)
 
     def _products(self, subject: Split, sample: Sample) -> Work:
         """The matrix products of batches in the shapes in which split runs them."""

@@ -51,7 +51,7 @@ def judge(records: Records, plan: Plan) -> list[Target]:
             )
             for name in plan.precisions
         ),
-        Target("padding of split, share of an epoch", "<= 0.04", _padding(records, plan)),
+        Target(f"padding of {FINE}, share of an epoch", "<= 0.04", _padding(records, plan)),
     ]
 
 
@@ -160,7 +160,7 @@ def _floor(records: Records, plan: Plan, precision: str) -> float | None:
 
 
 def _padding(records: Records, plan: Plan) -> float | None:
-    return records.value(workload=plan.workloads[0], buckets=plan.main, subject="split", measure="padding share")
+    return records.value(workload=plan.workloads[0], buckets=plan.fine, subject=FINE, measure="padding share")
 
 
 def _pair_median(records: Records, precision: str) -> float | None:

@@ -83,7 +83,7 @@ class BatchesConfig:
 
     mode: Literal["homogeneous", "mixed"] = "homogeneous"
     tokens: Tokens = 4096
-    row_multiple: Rows = 8
+    row_multiple: Rows = 2
     group_overhead: Overhead = 8
 
 

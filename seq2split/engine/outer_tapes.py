@@ -24,7 +24,7 @@ except ImportError:  # pragma: no cover
         return True
 
 
-def sealed(results: Nest, sources: Iterable, owner: str) -> Nest:
+def sealed(results: Nest, sources: Iterable, owner: Any) -> Nest:
     """Return results through which a tape that records now can't differentiate.
 
     To take a gradient through them then raises a `LookupError`; to watch them and start from there is an error too.
@@ -32,7 +32,7 @@ def sealed(results: Nest, sources: Iterable, owner: str) -> Nest:
     Args:
         results: What a call that no tape has seen returned: a nest of tensors, `tf.IndexedSlices` and `None`.
         sources: The tensors and variables that it depends on; read only while a tape records.
-        owner: What was called.
+        owner: What was called; printed only where a tape records.
 
     Returns:
         The same nest, where no tape records or nothing is differentiable.

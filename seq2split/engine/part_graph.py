@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import weakref
 from contextlib import nullcontext
+from itertools import chain
 from typing import Any, TypeVar
 
 import numpy as np
@@ -213,7 +214,8 @@ class PartGraph:
             ValueError: There is no such pass, or the part can't be traced; see `Part.build`.
         """
         for name in passes:
-            check_choice(f"{self}: the pass to trace", name, PASSES)
+            if name not in PASSES:  # not described otherwise, which takes as long as all else in a small call
+                check_choice(f"{self}: the pass to trace", name, PASSES)
             self._traced(PASSES[name])
 
     def compile(self, *passes: str) -> None:
@@ -323,7 +325,7 @@ class PartGraph:
         return [id(each) for each in self.variables] != [id(each) for each in self._function.trainable_variables]
 
     def _sealed(self, results: list[tf.Tensor], inputs: list[tf.Tensor], traced: Pass) -> list[tf.Tensor]:
-        return sealed(results, [*inputs, *traced.run.variables], str(self))
+        return sealed(results, chain(inputs, traced.run.variables), self)
 
     def _placed(self) -> Any:
         return tf.device(self._device) if self._device else nullcontext()

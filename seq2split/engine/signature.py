@@ -99,7 +99,7 @@ class Signature:
                 f"for example with tf.cast(x, tf.{spec.dtype.name})."
             )
         try:
-            tensor = tf.convert_to_tensor(value, spec.dtype)
+            tensor = value if isinstance(value, tf.Tensor) else tf.convert_to_tensor(value, spec.dtype)
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"{self.owner}: {path} is {value!r}; expected a tensor or an array of {spec.dtype.name}."
