@@ -19,7 +19,7 @@ _NOT_COMPUTED = ("Placeholder", "Const", "ReadVariableOp", "VarHandleOp", *_VIEW
 
 
 class Tape(Sharded):
-    """One persistent eager tape over a `tf.function` for each bucket of either part."""
+    """One eager tape over a `tf.function` for each bucket of either part."""
 
     def __init__(self, setting: Setting, model: Model | None = None):
         super().__init__(setting, model, setting.by_bucket, setting.covering)
@@ -45,7 +45,7 @@ class Tape(Sharded):
 
     def run(self, source: Sequences, target: Sequences, share: tf.Tensor) -> tuple[tf.Tensor, Gradients]:
         """See the base."""
-        with tf.GradientTape(persistent=True) as tape:
+        with tf.GradientTape() as tape:
             encoded = self.functions["encoder", source.values.shape[1]](source)
             loss, _ = self.functions["decoder", target.values.shape[1]](encoded, target)
         return loss, gradients_of(tape, loss, self.variables, share)

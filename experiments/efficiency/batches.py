@@ -65,7 +65,7 @@ def deal(source: np.ndarray, target: np.ndarray, threads: int) -> list[Shard]:
     Example:
         >>> shards = deal(np.full(24, 3), np.full(24, 4), threads=2)
         >>> [(len(rows), source, target) for rows, source, target in shards]
-        [(16, 3, 4), (8, 3, 4)]
+        [(12, 3, 4), (12, 3, 4)]
     """
     total, shards = int(source.sum() + target.sum()), []
     for pair in sorted(set(zip(source.tolist(), target.tolist(), strict=True))):

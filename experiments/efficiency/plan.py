@@ -10,7 +10,7 @@ SUBJECTS = (
     "split-mixed",  # ours; uniformly shuffled batches
     "joint-pairs",  # one joint graph for each pair of buckets
     "joint-pairs-mixed",  # the same graphs, on the batches of split-mixed
-    "tape",  # one persistent eager tape over a function for each bucket of either part
+    "tape",  # one eager tape over a function for each bucket of either part
     "rerun",  # split, but every backward runs its forward again
     "rerun-encoder",  # the same, but the decoder's loss and gradients are one graph
     "cache-all",  # split, but every forward tensor is kept

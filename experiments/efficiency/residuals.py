@@ -16,7 +16,7 @@ from efficiency.setting import Setting
 from efficiency.subjects import Split, Subject
 
 _ROWS, _TIMES = 8, (2, 3)
-_PERSISTENT = 2  # how TensorFlow calls what a persistent tape may be asked for
+_FIRST_ORDER = 1  # how TensorFlow calls what a tape that isn't persistent may be asked for
 
 
 def residual_bytes(subject: Subject, batch: Batch) -> dict[str, int]:
@@ -113,10 +113,10 @@ def _shown(subject: Subject, fields: Any, encoded: Any) -> list[tf.Tensor]:
 
 def _taped(function: Any, inputs: list[tf.Tensor]) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
     """The outputs of a concrete function under a tape, and what is kept beside them."""
-    with tf.GradientTape(persistent=True) as tape:
+    with tf.GradientTape() as tape:
         tape.watch([tensor for tensor in inputs if tensor.dtype.is_floating])
         chosen = function._select_forward_and_backward_functions(
-            [*inputs, *function.captured_inputs], _PERSISTENT, True
+            [*inputs, *function.captured_inputs], _FIRST_ORDER, True
         )
         forward, arguments = chosen.forward()
         results = forward.call_flat(*arguments)

@@ -354,7 +354,7 @@ def test_subjects_agree_again_after_a_reset(setting):
 
 def test_the_shapes_of_split_are_those_of_its_groups(setting):
     shapes = make("split", setting).shapes(batches.full_batch(4, 5, 24 * 9, 20))
-    assert sorted(shapes) == [(8, 4), (8, 4, 5), (16, 4), (16, 4, 5)]
+    assert sorted(shapes) == [(12, 4), (12, 4), (12, 4, 5), (12, 4, 5)]
 
 
 def test_a_setting_survives_json(setting):
@@ -365,7 +365,7 @@ def test_deal_gives_each_thread_its_share():
     source, target = np.array([2] * 40 + [4] * 3), np.array([3] * 40 + [5] * 3)
     shards = batches.deal(source, target, threads=2)
     assert sorted(np.concatenate([rows for rows, *_ in shards])) == list(range(43))
-    assert [(len(rows), *pair) for rows, *pair in shards] == [(24, 2, 3), (16, 2, 3), (3, 4, 5)]
+    assert [(len(rows), *pair) for rows, *pair in shards] == [(20, 2, 3), (20, 2, 3), (3, 4, 5)]
 
 
 @pytest.mark.parametrize("name", list(layouts.LAYOUTS))
