@@ -146,7 +146,7 @@ def _compile(products: list[Product], dtype: tf.DType) -> Callable[[], list[tf.T
         for product in products:
             right = next(factors)
             ends += [tf.reshape(tf.matmul(next(factors), right), [-1])[0] for _ in range(product.times)]
-        return tf.add_n(ends)
+        return tf.reduce_sum(tf.stack(ends))  # of large graphs TensorFlow lets AddN of two threads use one variable
 
     specs = [tf.TensorSpec(factor.shape, factor.dtype) for factor in factors]
     compiled = GraphFunction(tf.function(run, autograph=False).get_concrete_function(*specs), [])

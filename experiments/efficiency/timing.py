@@ -13,6 +13,8 @@ from tqdm import tqdm
 
 from efficiency.peer_process import PeerError
 
+_IN_A_ROW = 4
+
 
 class Work(NamedTuple):
     """What one subject runs.
@@ -78,18 +80,21 @@ def seconds(steps: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, np
 
 
 def in_turn(items: Mapping[str, Sequence[Any]], number: int) -> Iterator[tuple[str, Any]]:
-    """Every item of everyone: the first of each, then the second of each, and so on.
+    """Every item of everyone: a few of each, then a few more of each, and so on.
 
-    The order is drawn anew for each place and `number`: nobody always follows the same one, whose kernels it may find
-    compiled or its cache full.
+    Everyone runs a few in a row, as in a training: what it finds in the caches is then mostly its own. With one in a
+    row, whoever has many graphs would find none of them there. All orders are drawn anew for each `number`: nobody
+    always follows the same one, and neighbours in length don't follow each other.
 
     Example:
         >>> sorted(in_turn({"a": [1, 2], "b": [3]}, 0))
         [('a', 1), ('a', 2), ('b', 3)]
     """
-    for at in range(max(map(len, items.values()), default=0)):
-        for name in np.random.default_rng([number, at]).permutation(list(items)).tolist():
-            if at < len(items[name]):
+    random = np.random.default_rng(number)
+    orders = {name: random.permutation(len(each)) for name, each in items.items()}
+    for start in range(0, max(map(len, items.values()), default=0), _IN_A_ROW):
+        for name in random.permutation(list(items)).tolist():
+            for at in orders[name][start : start + _IN_A_ROW]:
                 yield name, items[name][at]
 
 

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from itertools import pairwise
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -406,15 +406,17 @@ def test_padding_share_by_hand():
     assert layout.padding(corpus) == pytest.approx(1 - 10 / 16)
 
 
-def test_everyone_runs_every_item_and_the_first_changes():
-    items = {"a": [1, 2], "b": [3, 4], "c": [5]}
+def test_everyone_runs_every_item_a_few_in_a_row_and_all_orders_change():
+    items = {"a": list(range(6)), "b": list(range(6)), "c": [0]}
     turns = [list(timing.in_turn(items, number)) for number in range(20)]
+    orders = []
     for turn in turns:
-        assert sorted(turn) == [("a", 1), ("a", 2), ("b", 3), ("b", 4), ("c", 5)]
-        assert sorted(turn[:3]) == [("a", 1), ("b", 3), ("c", 5)]
-    assert {turn[0][0] for turn in turns} == {"a", "b", "c"}
-    followers = {one[0] + other[0] for turn in turns for one, other in pairwise(turn[:3])}
-    assert followers == {"ab", "ba", "ac", "ca", "bc", "cb"}
+        assert sorted(turn) == [(name, item) for name, each in items.items() for item in each]
+        names = "".join(name for name, _ in turn)
+        assert sorted(names[:9]) == sorted("aaaabbbbc")
+        orders.append("".join(name for name, _ in groupby(names[:9])))
+    assert set(orders) == {"abc", "acb", "bac", "bca", "cab", "cba"}
+    assert len({tuple(item for name, item in turn if name == "a") for turn in turns}) > 10
 
 
 def test_speed_is_tokens_over_seconds(monkeypatch):

@@ -8,8 +8,11 @@ from concurrent.futures import Future, wait
 from functools import partial
 from threading import Event
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
+import seq2split as s2s
 from seq2split.split.threads import Workers
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -90,3 +93,21 @@ def test_without_threads_a_task_runs_where_it_is_added():
         assert schedule.add(lambda: one.result() + 1, needs=[one]).result() == 2
         with pytest.raises(ZeroDivisionError):
             schedule.add(lambda: 1 // 0)
+
+
+def test_graphs_that_need_much_memory_run_at_once():
+    """Beyond 200 MB TensorFlow sums gradients up into variables that graphs called at once would share."""
+    kernel = tf.Variable(tf.zeros([40_000, 512]), name="kernel")
+
+    def loss(field, training=False):
+        values = tf.one_hot(field.values, 512)
+        products = [tf.matmul(values * scale, kernel, transpose_b=True) for scale in (1.0, 2.0, 3.0)]
+        return tf.add_n([tf.reduce_sum(product) for product in products])
+
+    part = s2s.Part(loss, variables=[kernel], name="part")
+    model = s2s.SplitModel([s2s.Node(part, "field", s2s.Buckets([2, 3]), loss=True, weight="rows")], threads=2)
+    batch = {"field": [[1, 2], [3, 4], [5, 6, 7], [7, 8, 9]]}
+    for _ in range(4):
+        _, gradients = model.loss_and_gradients(batch)
+    counts = np.bincount([1, 2, 3, 4, 5, 6, 7, 7, 8, 9], minlength=512)
+    np.testing.assert_allclose(gradients["part"][0][0], (1.0 + 2.0 + 3.0) * counts / 4)
