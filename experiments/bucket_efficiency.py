@@ -5,7 +5,7 @@
     python experiments/bucket_efficiency.py --model transformer
     python experiments/bucket_efficiency.py --compare here.json there.json
 
-Every subject trains the same model from the same weights on the same corpus, interleaved batch by batch, so that a
+Every subject trains the same model from the same weights on the same corpus, a few batches of each in turn, so that a
 machine that slows down slows all of them; PyTorch and JAX in a process each. `efficiency/plan.py` says who they are and
 how much is measured. The process starts itself anew once, with a tuned C allocator; what one subject gets, all get.
 """
