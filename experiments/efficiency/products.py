@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from efficiency.plan import Sizes
 from seq2split.engine.graph_function import GraphFunction
+from seq2split.split.threads import Workers
 
 GATES = {"lstm": 4, "gru": 3}
 
@@ -69,8 +69,8 @@ def runner(
     groups = [products_of(sizes, shape) for shape in shapes]
     groups.sort(key=lambda products: -sum(product.operations for product in products))
     runs = [_compile(products, dtype) for products in groups]
-    pool = ThreadPoolExecutor(threads)
-    return lambda: list(pool.map(lambda run: run(), runs))
+    workers = Workers(threads)
+    return lambda: workers.each(lambda run: run(), runs)
 
 
 def products_of(sizes: Sizes, shape: tuple[int, ...]) -> list[Product]:
@@ -146,7 +146,7 @@ def _compile(products: list[Product], dtype: tf.DType) -> Callable[[], list[tf.T
         for product in products:
             right = next(factors)
             ends += [tf.reshape(tf.matmul(next(factors), right), [-1])[0] for _ in range(product.times)]
-        return tf.reduce_sum(tf.stack(ends))  # of large graphs TensorFlow lets AddN of two threads use one variable
+        return tf.add_n(ends)
 
     specs = [tf.TensorSpec(factor.shape, factor.dtype) for factor in factors]
     compiled = GraphFunction(tf.function(run, autograph=False).get_concrete_function(*specs), [])

@@ -264,7 +264,7 @@ class Bench:
     def _peer_sample(self, way: str, setting: Setting, workload: str) -> Sample:
         """Likewise; what is compiled for each shape runs batches of one bucket pair alone, padded to it."""
         if layout_of(way) == "homogeneous":
-            return self._sample(way, workload, batches=self.plan.compiled).to_buckets(setting)
+            return self._sample(way, workload, batches=min(self.plan.compiled, self.plan.batches)).to_buckets(setting)
         return self._sample(way, workload)
 
     def _products(self, subject: Split, sample: Sample) -> Work:

@@ -221,12 +221,12 @@ class BatchStep:
 
         They are one task: most take less time than a task of their own does.
         """
+        parts = {part for one in addends for part, _ in one}
 
         def run() -> list:
             gradients = {part: [each.result().gradients for each in self._last[part]] for part in parts}
             return [add_up([each[place] for part, place in one for each in gradients[part]]) for one in addends]
 
-        parts = {part for one in addends for part, _ in one}
         return self._schedule.add(run, [each for part in parts for each in self._last[part]])
 
     def _inputs(self, name: str, index: int) -> list[Nest]:
