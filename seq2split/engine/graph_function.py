@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from seq2split.engine.call_options import calls_apart
 from seq2split.engine.custom_gradients import release
 from seq2split.engine.python_functions import runs_python
 from seq2split.engine.signature import tensor_spec
@@ -16,9 +17,9 @@ class GraphFunction:
 
     With 150 tensors `ConcreteFunction.__call__` takes 1.1 ms, its `inference_fn` 0.20 ms, and the raw operation
     `StatefulPartitionedCall` 0.17 ms. But the raw operation's kernel stays when the function is dropped, with all that
-    it holds (12 kB an operation), and it ignores `tf.config.optimizer`; so it's taken only where a Python function must
-    not be paused. And it passes by XLA: it looks at the attributes of the nodes that it finds in a function, not at
-    those of the function; so an XLA program is called from within another function.
+    it holds (12 kB an operation); so it's taken only where a Python function must not be paused. And it passes by XLA:
+    it looks at the attributes of the nodes that it finds in a function, not at those of the function; so an XLA program
+    is called from within another function.
 
     Args:
         concrete: The function; made with `jit_compile=True`, XLA compiles it when it is first called.
@@ -84,13 +85,18 @@ class GraphFunction:
 
     def within(self, flat: list[tf.Tensor]) -> list[tf.Tensor]:
         """Call it from whatever is being traced."""
-        results = tf.raw_ops.StatefulPartitionedCall(args=flat + self._captured, Tout=self._dtypes, f=self._called)
+        return self._raw(flat, "")
+
+    def _raw(self, flat: list[tf.Tensor], config: str | bytes) -> list[tf.Tensor]:
+        args = flat + self._captured
+        results = tf.raw_ops.StatefulPartitionedCall(args=args, Tout=self._dtypes, f=self._called, config_proto=config)
         return results if self._dtypes else []  # without outputs an operation comes back
 
     def _run(self, flat: list[tf.Tensor]) -> list[tf.Tensor]:
-        if not self._pauses:
-            return self.within(flat)
-        return self._called.inference_fn.call_flat(*flat, *self._captured) or []
+        with calls_apart() as config:
+            if not self._pauses:
+                return self._raw(flat, config)
+            return self._called.inference_fn.call_flat(*flat, *self._captured) or []
 
     def _counted(self, flat: list[tf.Tensor]) -> list[tf.Tensor]:
         try:

@@ -17,8 +17,8 @@ from threading import Lock
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
-from tensorflow.python.eager.context import context  # not public, and nothing public sets what _apart sets
+
+from seq2split.engine.call_options import stay_apart
 
 _MOST = 8  # with more, too few rows of an ordinary batch would be left for each
 
@@ -55,18 +55,6 @@ def use_cores() -> int:
     return threads
 
 
-def _apart() -> None:
-    """Have the graphs that this thread calls share no variable with those of other threads.
-
-    Where a graph needs more than 200 MB, TensorFlow's memory optimizer sums up into temporary variables. They are told
-    apart by the name of the operation and the step, and all calls are of one step: of two at once one would fail.
-    """
-    options = context().function_call_options  # those of this thread
-    config = tf.compat.v1.ConfigProto.FromString(options.config_proto_serialized)
-    config.graph_options.rewrite_options.memory_optimization = RewriterConfig.NO_MEM_OPT
-    options.config_proto_serialized = config
-
-
 class Workers:
     """Threads that share the tasks of a step.
 
@@ -79,7 +67,7 @@ class Workers:
 
     def __init__(self, count: int):
         self.count = count
-        self._pool = ThreadPoolExecutor(count, initializer=_apart) if count > 1 else None
+        self._pool = ThreadPoolExecutor(count, initializer=stay_apart) if count > 1 else None
 
     def each(self, task: Callable, items: Iterable) -> list:
         """Return the results of a task for each item, in the order of the items.

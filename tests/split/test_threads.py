@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from concurrent.futures import Future, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from threading import Event
 
@@ -95,7 +95,7 @@ def test_without_threads_a_task_runs_where_it_is_added():
             schedule.add(lambda: 1 // 0)
 
 
-def test_graphs_that_need_much_memory_run_at_once():
+def part_of_much_memory() -> s2s.Part:
     """Beyond 200 MB TensorFlow sums gradients up into variables that graphs called at once would share."""
     kernel = tf.Variable(tf.zeros([40_000, 512]), name="kernel")
 
@@ -104,10 +104,29 @@ def test_graphs_that_need_much_memory_run_at_once():
         products = [tf.matmul(values * scale, kernel, transpose_b=True) for scale in (1.0, 2.0, 3.0)]
         return tf.add_n([tf.reduce_sum(product) for product in products])
 
-    part = s2s.Part(loss, variables=[kernel], name="part")
-    model = s2s.SplitModel([s2s.Node(part, "field", s2s.Buckets([2, 3]), loss=True, weight="rows")], threads=2)
+    return s2s.Part(loss, variables=[kernel], name="part")
+
+
+def gradients_of_much_memory(pieces: list[int]) -> np.ndarray:
+    return (1.0 + 2.0 + 3.0) * np.bincount(pieces, minlength=512)
+
+
+def test_graphs_that_need_much_memory_run_at_once():
+    model = s2s.SplitModel(
+        [s2s.Node(part_of_much_memory(), "field", s2s.Buckets([2, 3]), loss=True, weight="rows")], threads=2
+    )
     batch = {"field": [[1, 2], [3, 4], [5, 6, 7], [7, 8, 9]]}
     for _ in range(4):
         _, gradients = model.loss_and_gradients(batch)
-    counts = np.bincount([1, 2, 3, 4, 5, 6, 7, 7, 8, 9], minlength=512)
-    np.testing.assert_allclose(gradients["part"][0][0], (1.0 + 2.0 + 3.0) * counts / 4)
+    expected = gradients_of_much_memory([1, 2, 3, 4, 5, 6, 7, 7, 8, 9]) / 4
+    np.testing.assert_allclose(gradients["part"][0][0], expected)
+
+
+def test_graphs_that_need_much_memory_run_at_once_in_threads_of_ones_own():
+    field = s2s.Sequences(tf.constant([[1, 2], [3, 4]]), tf.constant([2, 2]))
+    graph = part_of_much_memory().build(tf.nest.map_structure(tf.TensorSpec.from_tensor, field))
+    graph.value_and_gradients(field)
+    with ThreadPoolExecutor(2) as pool:
+        results = [each.result() for each in [pool.submit(graph.value_and_gradients, field) for _ in range(8)]]
+    for result in results:
+        np.testing.assert_allclose(result.gradients[0][0], gradients_of_much_memory([1, 2, 3, 4]))
