@@ -8,7 +8,6 @@ al. (2021), https://arxiv.org/abs/2107.02027.
 from __future__ import annotations
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -24,6 +23,7 @@ from seq2split.layers.masks import additive_mask
 from seq2split.layers.positional_encoding import sinusoids
 from seq2split.models import TransformerDecoder, TransformerEncoder
 from seq2split.models.output_projection import shifted
+from seq2split.split.threads import Workers
 
 
 class Rows(NamedTuple):
@@ -46,7 +46,7 @@ class Packed(Subject):
     def __init__(self, setting: Setting, model: Model | None = None):
         super().__init__(setting, model)
         self._times = row_lengths(*setting.longest)
-        self._pool = ThreadPoolExecutor(setting.threads)
+        self._workers = Workers(setting.threads)
 
     def loss_and_gradients(self, batch: Batch) -> tuple[tf.Tensor, Gradients]:
         """See the base."""
@@ -55,7 +55,7 @@ class Packed(Subject):
         size, graph = math.ceil(rows / self.setting.threads), self._graph
         shards = [[_some(side, start, start + size) for side in sides] for start in range(0, rows, size)]
         share = tf.constant(1.0 / int(batch["target"].lengths.sum()), tf.float32)
-        return add_shards(self._pool, lambda shard: graph(*shard, share), shards, share)
+        return add_shards(self._workers, lambda shard: graph(*shard, share), shards, share)
 
     def build(self) -> None:
         """See the base."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
 
@@ -171,7 +170,7 @@ class Sharded(Subject):
     def __init__(self, setting: Setting, model: Model | None, lengths: Lengths, pairs: Sequence[Pair]):
         super().__init__(setting, model)
         self._lengths, self._pairs = lengths, pairs
-        self._pool = ThreadPoolExecutor(setting.threads)
+        self._workers = Workers(setting.threads)
 
     @abstractmethod
     def prepare(self, source: int, target: int) -> None:
@@ -196,7 +195,7 @@ class Sharded(Subject):
         for _, source, target in shards:
             self.prepare(source, target)
         share = tf.constant(1.0 / int(batch["target"].lengths.sum()), tf.float32)
-        return add_shards(self._pool, lambda shard: self.run(*padded(batch, *shard), share), shards, share)
+        return add_shards(self._workers, lambda shard: self.run(*padded(batch, *shard), share), shards, share)
 
     def build(self) -> None:
         """See the base."""
@@ -251,7 +250,7 @@ class Joint(Sharded):
 
 
 def add_shards(
-    pool: ThreadPoolExecutor,
+    workers: Workers,
     run: Callable[[Any], tuple[tf.Tensor, Gradients]],
     shards: Sequence[Any],
     share: tf.Tensor,
@@ -259,7 +258,7 @@ def add_shards(
     """Run shards at once, and add up what they give.
 
     Args:
-        pool: The threads.
+        workers: The threads.
         run: Takes a shard; returns the sum of the losses of its target pieces, and gradients.
         shards: The dearest first.
         share: What a target piece counts for, a scalar.
@@ -267,10 +266,10 @@ def add_shards(
     Returns:
         The sum of the losses times the share, and the sums of the gradients.
     """
-    found = list(pool.map(run, shards))
+    found = workers.each(run, shards)
     names = found[0][1]
     each = {name: zip(*(gradients[name] for _, gradients in found), strict=True) for name in names}
-    total = {name: list(pool.map(add_up, gradients)) for name, gradients in each.items()}
+    total = {name: workers.each(add_up, gradients) for name, gradients in each.items()}
     return tf.add_n([loss for loss, _ in found]) * share, total
 
 
