@@ -34,6 +34,16 @@ print(threads, tf.config.threading.get_intra_op_parallelism_threads())
     assert of_an_operation == (0 if before else max(1, CORES // threads))
 
 
+@pytest.mark.parametrize("given, expected", [(None, "16384"), ("77", "77")])
+def test_kernels_of_all_shapes_are_kept_unless_the_user_says_how_many(given, expected):
+    """oneDNN reads the environment when it first makes one."""
+    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+    environment = {key: value for key, value in os.environ.items() if key != name} | ({name: given} if given else {})
+    program = f"import os, seq2split; seq2split.threads.use_cores(); print(os.environ[{name!r}])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.split()[-1] == expected
+
+
 def test_a_task_waits_for_those_that_it_needs_alone():
     """The second of the first layer ends only after the first of the second layer has."""
     ended = Event()
