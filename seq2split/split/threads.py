@@ -20,8 +20,8 @@ import tensorflow as tf
 
 from seq2split.engine.call_options import stay_apart
 
-# oneDNN compiles a kernel for each shape, in about 0.2 ms and 40 kB, and keeps 1,024 by default. Buckets and rows come to
-# some 8,000 for a model, the same in each epoch. Letting one go takes longer than compiling it: it looks at all.
+# oneDNN compiles a kernel for each shape, in about 0.2 ms and 40 kB, and keeps 1,024 by default. Buckets and rows come
+# to some 8,000 for a model, the same in each epoch. Letting one go takes longer than compiling it: it looks at all.
 _KERNELS = 16_384
 _MOST = 8  # with more, too few rows of an ordinary batch would be left for each
 

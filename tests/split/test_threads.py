@@ -34,7 +34,7 @@ print(threads, tf.config.threading.get_intra_op_parallelism_threads())
     assert of_an_operation == (0 if before else max(1, CORES // threads))
 
 
-@pytest.mark.parametrize("given, expected", [(None, "16384"), ("77", "77")])
+@pytest.mark.parametrize(("given", "expected"), [(None, "16384"), ("77", "77")])
 def test_kernels_of_all_shapes_are_kept_unless_the_user_says_how_many(given, expected):
     """oneDNN reads the environment when it first makes one."""
     name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
