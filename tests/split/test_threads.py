@@ -34,14 +34,24 @@ print(threads, tf.config.threading.get_intra_op_parallelism_threads())
     assert of_an_operation == (0 if before else max(1, CORES // threads))
 
 
-@pytest.mark.parametrize(("given", "expected"), [(None, "16384"), ("77", "77")])
-def test_kernels_of_all_shapes_are_kept_unless_the_user_says_how_many(given, expected):
-    """oneDNN reads the environment when it first makes one."""
-    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
-    environment = {key: value for key, value in os.environ.items() if key != name} | ({name: given} if given else {})
-    program = f"import os, seq2split; seq2split.threads.use_cores(); print(os.environ[{name!r}])"
+MEMORY = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "TF_CPU_ALLOCATOR_USE_BFC", "TF_CPU_BFC_MEM_LIMIT_IN_MB")
+
+
+@pytest.mark.parametrize("given", [{}, dict(zip(MEMORY, ("77", "false", "88"), strict=True))], ids=["unset", "set"])
+def test_memory_is_set_up_unless_the_user_says_how(given):
+    """TensorFlow and oneDNN read the environment when they first allocate, and make a kernel."""
+    environment = {name: value for name, value in os.environ.items() if name not in MEMORY} | given
+    program = f"""
+import os, seq2split
+seq2split.threads.use_cores()
+import tensorflow as tf
+tf.matmul(tf.ones([400, 400]), tf.ones([400, 400]))
+print(*map(os.environ.get, {MEMORY}))
+"""
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
-    assert done.stdout.split()[-1] == expected
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
+    allocated = ["true", str(physical)] if CORES <= 4 else ["None", "None"]
+    assert done.stdout.split() == (list(given.values()) or ["16384", *allocated])
 
 
 def test_a_task_waits_for_those_that_it_needs_alone():
