@@ -85,9 +85,9 @@ class GraphFunction:
 
     def within(self, flat: list[tf.Tensor]) -> list[tf.Tensor]:
         """Call it from whatever is being traced."""
-        return self._raw(flat, "")
+        return self._raw(flat, b"")
 
-    def _raw(self, flat: list[tf.Tensor], config: str | bytes) -> list[tf.Tensor]:
+    def _raw(self, flat: list[tf.Tensor], config: bytes) -> list[tf.Tensor]:
         args = flat + self._captured
         results = tf.raw_ops.StatefulPartitionedCall(args=args, Tout=self._dtypes, f=self._called, config_proto=config)
         return results if self._dtypes else []  # without outputs an operation comes back

@@ -49,7 +49,6 @@ def use_cores() -> int:
     threads = min(cores, _MOST)
     if tf.config.list_physical_devices("GPU"):
         return 1
-    _set_up_memory(threads)
     try:
         tf.config.threading.set_intra_op_parallelism_threads(cores // threads)
         tf.config.threading.set_inter_op_parallelism_threads(cores)
@@ -60,6 +59,7 @@ def use_cores() -> int:
             stacklevel=2,
         )
         return 1
+    _set_up_memory(threads)
     return threads
 
 

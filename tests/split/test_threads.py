@@ -16,25 +16,26 @@ import seq2split as s2s
 from seq2split.split.threads import Workers
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+MEMORY = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "TF_CPU_ALLOCATOR_USE_BFC", "TF_CPU_BFC_MEM_LIMIT_IN_MB")
 
 
 @pytest.mark.parametrize(("before", "expected"), [("", min(CORES, 8)), ("tf.ones([2]) + 1", 1)])
 def test_cores_are_used_unless_it_is_too_late(before, expected):
     program = f"""
+import os
 import tensorflow as tf
 from seq2split.split.threads import use_cores
 {before}
 threads = use_cores()
-print(threads, tf.config.threading.get_intra_op_parallelism_threads())
+print(threads, tf.config.threading.get_intra_op_parallelism_threads(), sum(map(os.environ.__contains__, {MEMORY})))
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    threads, of_an_operation = map(int, done.stdout.split())
+    environment = {name: value for name, value in os.environ.items() if name not in MEMORY}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    threads, of_an_operation, memory = map(int, done.stdout.split())
+    assert memory == (0 if before else 3 if CORES <= 4 else 1)
     assert threads == expected
     assert ("use_cores came after TensorFlow's first computation" in done.stderr) == bool(before)
     assert of_an_operation == (0 if before else max(1, CORES // threads))
-
-
-MEMORY = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "TF_CPU_ALLOCATOR_USE_BFC", "TF_CPU_BFC_MEM_LIMIT_IN_MB")
 
 
 @pytest.mark.parametrize("given", [{}, dict(zip(MEMORY, ("77", "false", "88"), strict=True))], ids=["unset", "set"])
@@ -52,6 +53,21 @@ print(*map(os.environ.get, {MEMORY}))
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
     allocated = ["true", str(physical)] if CORES <= 4 else ["None", "None"]
     assert done.stdout.split() == (list(given.values()) or ["16384", *allocated])
+
+
+@pytest.mark.skipif(CORES > 4, reason="TensorFlow's allocator has one lock, and serves up to four cores")
+def test_tensorflow_allocates_within_its_limit():
+    program = """
+import seq2split
+seq2split.threads.use_cores()
+import tensorflow as tf
+tf.zeros([60_000_000])
+"""
+    environment = {name: value for name, value in os.environ.items() if name not in MEMORY}
+    environment["TF_CPU_BFC_MEM_LIMIT_IN_MB"] = "100"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert done.returncode
+    assert "ResourceExhaustedError" in done.stderr
 
 
 def test_a_task_waits_for_those_that_it_needs_alone():
